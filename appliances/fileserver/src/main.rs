@@ -1,0 +1,2 @@
+//! Serves a disk over HTTP.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The smallest appliance: boots, says hello, powers off.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Ethernet framing and link-layer input shared by every interface.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! virtio 1.2 devices: transports, virtqueues, block, network, entropy.
+#![no_std]

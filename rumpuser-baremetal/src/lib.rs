@@ -1,0 +1,2 @@
+//! The hypercalls on bare metal.
+#![no_std]

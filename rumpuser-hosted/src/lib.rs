@@ -1,0 +1,2 @@
+//! The hypercalls in a Linux process.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Rules of the house that no compiler checks.
+#![no_std]
