@@ -147,7 +147,7 @@ mod tests {
             "Content-Length: 100\r\n",
             "Content-Type: text/plain; charset=utf-8\r\n",
             "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n",
-            "ETag: \"3-64-2ebc9461.0\"\r\n",
+            "ETag: \"3-64-2ebc98a1.0\"\r\n",
             "Accept-Ranges: bytes\r\n",
         ] {
             assert!(answer.text.contains(line), "{line} in {}", answer.text);
@@ -176,7 +176,7 @@ mod tests {
     fn what_the_client_has_is_304_and_the_tag_beats_the_date() {
         let date = "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
         let other = "If-None-Match: \"x\"\r\n";
-        let same = "If-None-Match: W/\"3-64-2ebc9461.0\"\r\n";
+        let same = "If-None-Match: W/\"3-64-2ebc98a1.0\"\r\n";
         assert_eq!(status(&answer(date)), "304");
         assert_eq!(status(&answer(same)), "304");
         assert_eq!(status(&answer(&format!("{date}{other}"))), "200");
@@ -189,9 +189,9 @@ mod tests {
     fn a_range_of_another_version_is_the_whole() {
         let range = "Range: bytes=0-0\r\n";
         let with = |condition: &str| answer(&format!("{range}If-Range: {condition}\r\n"));
-        assert_eq!(status(&with("\"3-64-2ebc9461.0\"")), "206");
+        assert_eq!(status(&with("\"3-64-2ebc98a1.0\"")), "206");
         assert_eq!(status(&with("Sun, 06 Nov 1994 08:49:37 GMT")), "206");
-        assert_eq!(status(&with("W/\"3-64-2ebc9461.0\"")), "200");
+        assert_eq!(status(&with("W/\"3-64-2ebc98a1.0\"")), "200");
         assert_eq!(status(&with("\"other\"")), "200");
         assert_eq!(status(&with("Sun, 06 Nov 1994 08:49:38 GMT")), "200");
     }
