@@ -1,0 +1,593 @@
+//! Split virtqueues [virtio 1.2 §2.7].
+//!
+//! One block of pages holds the three areas that the device sees, one after another: descriptor table,
+//! available ring (driver area), used ring (device area). With indirect descriptors, a second
+//! block holds one table for each ring slot, so that a chain takes one slot whatever its length.
+//! What the driver must rely on (which descriptors are free, which chains are outstanding and how
+//! many bytes a device may claim) is in a table of its own that no device reaches; nothing is ever read back
+//! from the shared areas but the used ring and the device's event index.
+//!
+//! Notifications: the device is told of new chains only when [`Queue::wants_notification`] says so,
+//! once for all chains added since the last time. Interrupts: none is wanted until
+//! [`Queue::want_interrupt`], and each such wish is good for one.
+
+use crate::dma::{Dma, Extent, Pages, Segment, Table};
+use crate::fault::Fault;
+use crate::transport::{Doorbell, Features};
+use core::sync::atomic::{Ordering, fence};
+
+/// Descriptor flags [virtio 1.2 §2.7.5].
+const DESC_NEXT: u16 = 1;
+const DESC_WRITE: u16 = 2;
+const DESC_INDIRECT: u16 = 4;
+const DESC_BYTES: usize = 16;
+
+/// `avail.flags`: no interrupt wanted; `used.flags`: no notification wanted. Not with EVENT_IDX.
+const AVAIL_NO_INTERRUPT: u16 = 1;
+const USED_NO_NOTIFY: u16 = 1;
+
+/// The longest chain in bytes [virtio 1.2 §2.7.4].
+const CHAIN_BYTES: u64 = u32::MAX as u64;
+
+/// How a queue is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// The most descriptors in the ring; the queue gets the power of two below that the device has too.
+    pub size: u16,
+    /// The most descriptors in a chain. Where the device takes indirect descriptors each slot has
+    /// a table of so many; else, or if it is 1, chains lie in the ring and are cut to its size.
+    pub chain: u16,
+}
+
+/// What the device is told of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Areas {
+    /// Number of descriptors.
+    pub size: u16,
+    /// Bus address of the descriptor table.
+    pub descriptors: u64,
+    /// Bus address of the available ring.
+    pub driver: u64,
+    /// Bus address of the used ring.
+    pub device: u64,
+}
+
+/// A chain that the device is done with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The chain's head: the slot that [`Chain::head`] named.
+    pub head: u16,
+    /// What [`Chain::commit`] was given.
+    pub token: u64,
+    /// How many bytes the device wrote; at most what the chain had writable.
+    pub len: u32,
+}
+
+/// What the driver keeps of a descriptor.
+#[derive(Clone, Copy)]
+struct Slot {
+    token: u64,
+    /// Bytes that the device may write: the bound of what it may claim.
+    writable: u32,
+    /// How many descriptors of the ring the chain takes.
+    taken: u16,
+    /// The next one in its chain, or in the free list.
+    next: u16,
+    /// A chain starts here and is with the device.
+    outstanding: bool,
+}
+
+/// A split virtqueue.
+pub struct Queue {
+    index: u16,
+    doorbell: Doorbell,
+    size: u16,
+    /// The most descriptors in a chain.
+    chain: u16,
+    event_idx: bool,
+    ring: Pages,
+    /// Indirect tables of `chain` descriptors each.
+    tables: Option<Pages>,
+    slots: Table<Slot>,
+    free_head: u16,
+    free: u16,
+    outstanding: u16,
+    /// The available index as published.
+    avail: u16,
+    /// The available index when the device was last notified or found not to care.
+    notified: u16,
+    /// The used index up to which elements were taken.
+    seen: u16,
+    /// The used index at which an interrupt was last asked for.
+    armed: Option<u16>,
+    fault: Option<Fault>,
+    dma: &'static dyn Dma,
+}
+
+impl Queue {
+    /// The largest queue made here. The standard allows 32768; more than this only takes memory.
+    pub const MAX_SIZE: u16 = 1024;
+
+    /// Makes a queue; `shape.size` is a power of two. `None`: no memory.
+    pub(crate) fn new(
+        dma: &'static dyn Dma,
+        index: u16,
+        shape: Shape,
+        features: Features,
+    ) -> Option<Queue> {
+        let size = shape.size;
+        debug_assert!(size.is_power_of_two() && size <= Queue::MAX_SIZE);
+        // A chain has at most as many descriptors as the queue, indirect or not [virtio 1.2 §2.7.5.3.1].
+        let chain = shape.chain.clamp(1, size);
+        let indirect = features.contains(Features::INDIRECT_DESC) && chain > 1;
+        let table_bytes = usize::from(size) * usize::from(chain) * DESC_BYTES;
+        let ring = Pages::allocate(dma, used_offset(size) + 6 + 8 * usize::from(size))?;
+        let tables = match indirect {
+            true => Some(Pages::allocate(dma, table_bytes)?),
+            false => None,
+        };
+        let empty = Slot {
+            token: 0,
+            writable: 0,
+            taken: 0,
+            next: 0,
+            outstanding: false,
+        };
+        let mut slots = Table::new(dma, usize::from(size), empty)?;
+        for (slot, next) in slots.iter_mut().zip(1..) {
+            slot.next = next;
+        }
+        let mut queue = Queue {
+            index,
+            doorbell: Doorbell(0),
+            size,
+            chain,
+            event_idx: features.contains(Features::EVENT_IDX),
+            ring,
+            tables,
+            slots,
+            free_head: 0,
+            free: size,
+            outstanding: 0,
+            avail: 0,
+            notified: 0,
+            seen: 0,
+            armed: None,
+            fault: None,
+            dma,
+        };
+        queue.refuse_interrupts();
+        Some(queue)
+    }
+
+    /// Where it lies.
+    pub(crate) fn areas(&self) -> Areas {
+        Areas {
+            size: self.size,
+            descriptors: self.ring.bus(0),
+            driver: self.ring.bus(self.avail_offset()),
+            device: self.ring.bus(used_offset(self.size)),
+        }
+    }
+
+    pub(crate) fn set_doorbell(&mut self, doorbell: Doorbell) {
+        self.doorbell = doorbell;
+    }
+
+    pub(crate) fn doorbell(&self) -> Doorbell {
+        self.doorbell
+    }
+
+    /// The queue's number.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Number of descriptors in the ring.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// The most descriptors in a chain.
+    pub fn max_chain(&self) -> u16 {
+        self.chain
+    }
+
+    /// How many chains of the longest kind it holds at least.
+    pub fn depth(&self) -> u16 {
+        match self.tables {
+            Some(_) => self.size,
+            None => self.size / self.chain,
+        }
+    }
+
+    /// How many chains are with the device.
+    pub fn outstanding(&self) -> u16 {
+        self.outstanding
+    }
+
+    /// Starts a chain; `None`: no descriptor is free.
+    pub fn begin(&mut self) -> Option<Chain<'_>> {
+        if self.free == 0 {
+            return None;
+        }
+        let head = self.free_head;
+        Some(Chain {
+            queue: self,
+            head,
+            ring_next: head,
+            ring_last: head,
+            count: 0,
+            pending: None,
+            readable: 0,
+            writable: 0,
+        })
+    }
+
+    /// Takes the next chain that the device is done with.
+    ///
+    /// # Errors
+    /// The device broke the rules: the queue answers the same from now on, but
+    /// for [`abandon`](Queue::abandon).
+    pub fn take(&mut self) -> Result<Option<Used>, Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let taken = self.take_checked();
+        if let Err(fault) = taken {
+            self.fault = Some(fault);
+        }
+        taken
+    }
+
+    /// How many chains the device says it is done with, beyond those taken.
+    pub fn pending(&mut self) -> Result<u16, Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let used = used_offset(self.size);
+        // Acquire: the elements and the buffers were written before the index.
+        let ahead = self
+            .ring
+            .load16(used + 2, Ordering::Acquire)
+            .wrapping_sub(self.seen);
+        if ahead <= self.outstanding {
+            return Ok(ahead);
+        }
+        let fault = Fault::UsedIndex {
+            ahead,
+            outstanding: self.outstanding,
+        };
+        self.fault = Some(fault);
+        Err(fault)
+    }
+
+    fn take_checked(&mut self) -> Result<Option<Used>, Fault> {
+        if self.pending()? == 0 {
+            return Ok(None);
+        }
+        let slot = usize::from(self.seen & (self.size - 1));
+        let element = used_offset(self.size) + 4 + 8 * slot;
+        let id = self.ring.load32(element, Ordering::Relaxed);
+        let len = self.ring.load32(element + 4, Ordering::Relaxed);
+        let Ok(head) = u16::try_from(id) else {
+            return Err(Fault::UsedId { id });
+        };
+        let slot = self.slots.get(usize::from(head));
+        let Some(slot) = slot.filter(|slot| slot.outstanding) else {
+            return Err(Fault::UsedId { id });
+        };
+        if len > slot.writable {
+            return Err(Fault::UsedLength {
+                claimed: len,
+                writable: slot.writable,
+            });
+        }
+        let token = slot.token;
+        self.release(head);
+        self.seen = self.seen.wrapping_add(1);
+        if !self.event_idx && self.armed.is_some() {
+            // The flag stays until it is changed; an event index is passed once.
+            self.refuse_interrupts();
+        }
+        Ok(Some(Used { head, token, len }))
+    }
+
+    /// Takes a chain that is outstanding, in no order, without asking the device, which must have been
+    /// stopped.
+    pub fn abandon(&mut self) -> Option<u64> {
+        if self.outstanding == 0 {
+            return None;
+        }
+        let head = self.slots.iter().position(|slot| slot.outstanding)?;
+        let token = self.slots[head].token;
+        self.release(head as u16);
+        Some(token)
+    }
+
+    /// Gives the descriptors of the chain at `head` back to the free list.
+    fn release(&mut self, head: u16) {
+        let taken = self.slots[usize::from(head)].taken;
+        let mut last = head;
+        for _ in 1..taken {
+            last = self.slots[usize::from(last)].next;
+        }
+        self.slots[usize::from(last)].next = self.free_head;
+        self.slots[usize::from(head)].outstanding = false;
+        self.free_head = head;
+        self.free += taken;
+        self.outstanding -= 1;
+    }
+
+    /// Whether the device wants to be told of the chains added since the last call. It counts as told.
+    pub fn wants_notification(&mut self) -> bool {
+        let old = core::mem::replace(&mut self.notified, self.avail);
+        let added = self.avail.wrapping_sub(old);
+        if added == 0 {
+            return false;
+        }
+        // The device writes its wish, then reads the index; we wrote the index, now read the wish.
+        fence(Ordering::SeqCst);
+        let used = used_offset(self.size);
+        if !self.event_idx {
+            return self.ring.load16(used, Ordering::Relaxed) & USED_NO_NOTIFY == 0;
+        }
+        let event = used + 4 + 8 * usize::from(self.size);
+        let event = self.ring.load16(event, Ordering::Relaxed);
+        // Did the index pass the event [virtio 1.2 §2.7.10.1]?
+        self.avail.wrapping_sub(event).wrapping_sub(1) < added
+    }
+
+    /// Asks for an interrupt once the device is done with `further` more chains than were taken (at
+    /// least 1). `false`: it is already, so that none may come; take them instead.
+    pub fn want_interrupt(&mut self, further: u16) -> bool {
+        let further = further.max(1);
+        let target = self.seen.wrapping_add(further - 1);
+        if self.armed != Some(target) {
+            self.armed = Some(target);
+            match self.event_idx {
+                true => self.store_used_event(target),
+                false => self.ring.store16(self.avail_offset(), 0, Ordering::Relaxed),
+            }
+            // The device writes the index, then reads our wish; we wrote the wish, now read the index.
+            fence(Ordering::SeqCst);
+        }
+        // A used index that makes no sense counts as done: taking will find out.
+        self.pending().is_ok_and(|ahead| ahead < further)
+    }
+
+    /// Asks for no interrupt.
+    fn refuse_interrupts(&mut self) {
+        self.armed = None;
+        match self.event_idx {
+            // One behind what was taken: passed again only after 2^16 chains.
+            true => self.store_used_event(self.seen.wrapping_sub(1)),
+            false => self
+                .ring
+                .store16(self.avail_offset(), AVAIL_NO_INTERRUPT, Ordering::Relaxed),
+        }
+    }
+
+    fn store_used_event(&self, index: u16) {
+        let used_event = self.avail_offset() + 4 + 2 * usize::from(self.size);
+        self.ring.store16(used_event, index, Ordering::Relaxed);
+    }
+
+    fn avail_offset(&self) -> usize {
+        DESC_BYTES * usize::from(self.size)
+    }
+
+    /// Writes a descriptor of the ring, or of the indirect table of `table`.
+    fn write_descriptor(&self, table: Option<u16>, index: u16, descriptor: Descriptor, next: u16) {
+        let (pages, offset) = match (table, &self.tables) {
+            (Some(table), Some(tables)) => {
+                let first = usize::from(table) * usize::from(self.chain);
+                (tables, (first + usize::from(index)) * DESC_BYTES)
+            }
+            _ => (&self.ring, usize::from(index) * DESC_BYTES),
+        };
+        pages.store64(offset, descriptor.address, Ordering::Relaxed);
+        let word =
+            u64::from(descriptor.len) | u64::from(descriptor.flags) << 32 | u64::from(next) << 48;
+        pages.store64(offset + 8, word, Ordering::Relaxed);
+    }
+}
+
+/// Offset of the used ring in the ring's pages: behind the available ring, aligned to 4.
+fn used_offset(size: u16) -> usize {
+    let size = usize::from(size);
+    (DESC_BYTES * size + 6 + 2 * size).next_multiple_of(4)
+}
+
+#[derive(Clone, Copy)]
+struct Descriptor {
+    address: u64,
+    len: u32,
+    flags: u16,
+}
+
+/// Why a piece did not fit into a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainError {
+    /// The chain has as many descriptors, or bytes, as a chain may have, or a device cannot reach the memory.
+    TooLong,
+    /// No descriptor of the ring is free now.
+    Full,
+}
+
+/// A chain in the making. Dropped before it is committed, it leaves no trace.
+pub struct Chain<'a> {
+    queue: &'a mut Queue,
+    head: u16,
+    /// The next free descriptor of the ring, where chains lie in the ring.
+    ring_next: u16,
+    /// The last one taken.
+    ring_last: u16,
+    /// Descriptors so far, the pending one included.
+    count: u16,
+    /// The last descriptor, not written yet: another may follow, or be merged into it.
+    pending: Option<(u16, Descriptor)>,
+    readable: u64,
+    writable: u64,
+}
+
+impl Chain<'_> {
+    /// The slot that the chain has in [`Used::head`]; less than [`Queue::size`].
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// Adds `len` bytes at bus address `address`, which the device is to write or to read. All
+    /// that it reads come first.
+    pub fn push(&mut self, address: u64, len: u32, device_writes: bool) -> Result<(), ChainError> {
+        debug_assert!(len > 0 && (device_writes || self.writable == 0));
+        if self.count == self.queue.chain {
+            return Err(ChainError::TooLong);
+        }
+        let total = match device_writes {
+            true => &mut self.writable,
+            false => &mut self.readable,
+        };
+        *total += u64::from(len);
+        if self.readable + self.writable > CHAIN_BYTES {
+            return Err(ChainError::TooLong);
+        }
+        let index = match self.queue.tables {
+            Some(_) => self.count,
+            None if self.count == self.queue.free => return Err(ChainError::Full),
+            None => {
+                self.ring_last = self.ring_next;
+                self.ring_next = self.queue.slots[usize::from(self.ring_last)].next;
+                self.ring_last
+            }
+        };
+        let flags = if device_writes { DESC_WRITE } else { 0 };
+        let descriptor = Descriptor {
+            address,
+            len,
+            flags,
+        };
+        if let Some((before, mut written)) = self.pending.replace((index, descriptor)) {
+            written.flags |= DESC_NEXT;
+            self.queue
+                .write_descriptor(self.table(), before, written, index);
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Adds a piece of memory in as many descriptors of at most `max` bytes as it takes; what follows
+    /// directly on the piece before is joined to it.
+    pub fn push_segment(
+        &mut self,
+        segment: Segment,
+        max: u32,
+        device_writes: bool,
+    ) -> Result<(), ChainError> {
+        let mut done = 0;
+        while done < segment.len {
+            let left = segment.len - done;
+            let address = segment.base.as_ptr().wrapping_add(done);
+            let Extent { bus, len } = core::ptr::NonNull::new(address)
+                .and_then(|address| self.queue.dma.translate(address, left))
+                .filter(|extent| extent.len > 0)
+                .ok_or(ChainError::TooLong)?;
+            let len = len.min(left).min(max as usize) as u32;
+            if !self.merge(bus, len, max, device_writes) {
+                self.push(bus, len, device_writes)?;
+            }
+            done += len as usize;
+        }
+        Ok(())
+    }
+
+    /// Lengthens the last piece by what lies directly behind it.
+    fn merge(&mut self, address: u64, len: u32, max: u32, device_writes: bool) -> bool {
+        let Some((_, last)) = &mut self.pending else {
+            return false;
+        };
+        let same = (last.flags & DESC_WRITE != 0) == device_writes;
+        let adjacent = last.address.checked_add(u64::from(last.len)) == Some(address);
+        let together = last.len.checked_add(len).filter(|&sum| sum <= max);
+        let (true, true, Some(together)) = (same, adjacent, together) else {
+            return false;
+        };
+        let total = self.readable + self.writable + u64::from(len);
+        if total > CHAIN_BYTES {
+            return false;
+        }
+        match device_writes {
+            true => self.writable += u64::from(len),
+            false => self.readable += u64::from(len),
+        }
+        last.len = together;
+        true
+    }
+
+    fn table(&self) -> Option<u16> {
+        self.queue.tables.as_ref().map(|_| self.head)
+    }
+
+    /// Hands the chain, which is not empty, to the device. `token` comes back in [`Used`].
+    pub fn commit(mut self, token: u64) {
+        let Some((index, last)) = self.pending.take() else {
+            debug_assert!(false, "an empty chain");
+            return;
+        };
+        let head = self.head;
+        let taken = match self.table() {
+            // A table of one would only cost the device a look.
+            Some(_) if self.count == 1 => {
+                self.queue.write_descriptor(None, head, last, 0);
+                1
+            }
+            Some(table) => {
+                self.queue.write_descriptor(Some(table), index, last, 0);
+                self.point_at_table(table);
+                1
+            }
+            None => {
+                self.queue.write_descriptor(None, index, last, 0);
+                self.count
+            }
+        };
+        let queue = &mut *self.queue;
+        let tail = match queue.tables {
+            Some(_) => head,
+            None => self.ring_last,
+        };
+        queue.free_head = queue.slots[usize::from(tail)].next;
+        queue.free -= taken;
+        queue.outstanding += 1;
+        let slot = &mut queue.slots[usize::from(head)];
+        slot.token = token;
+        slot.taken = taken;
+        slot.writable = self.writable as u32;
+        slot.outstanding = true;
+
+        let avail = queue.avail_offset();
+        let entry = usize::from(queue.avail & (queue.size - 1));
+        queue
+            .ring
+            .store16(avail + 4 + 2 * entry, head, Ordering::Relaxed);
+        queue.avail = queue.avail.wrapping_add(1);
+        // Release: the device that sees the index sees the descriptors.
+        queue
+            .ring
+            .store16(avail + 2, queue.avail, Ordering::Release);
+    }
+
+    /// Makes the ring's descriptor point at the chain's table [virtio 1.2 §2.7.5.3].
+    fn point_at_table(&self, table: u16) {
+        let Some(tables) = &self.queue.tables else {
+            return;
+        };
+        let table_bytes = usize::from(self.queue.chain) * DESC_BYTES;
+        let descriptor = Descriptor {
+            address: tables.bus(usize::from(table) * table_bytes),
+            len: u32::from(self.count) * DESC_BYTES as u32,
+            flags: DESC_INDIRECT,
+        };
+        self.queue.write_descriptor(None, self.head, descriptor, 0);
+    }
+}
