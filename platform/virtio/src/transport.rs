@@ -208,7 +208,7 @@ impl<T: Transport> Device<T> {
             return Err(Fault::QueueMissing { queue: index }.into());
         }
         // A split queue's size is a power of two [virtio 1.2 §2.7], and the device may say anything.
-        let size = shape.size.min(max).min(Queue::MAX_SIZE).max(1);
+        let size = shape.size.min(max).clamp(1, Queue::MAX_SIZE);
         let size = 1 << size.ilog2();
         let features = Features::from_bits_retain(self.features);
         let mut queue = Queue::new(dma, index, Shape { size, ..shape }, features)
