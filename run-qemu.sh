@@ -218,7 +218,7 @@ make_demo_disk() {
 <style>body{font:1.1rem/1.6 system-ui;margin:4rem auto;max-width:36rem;color-scheme:light dark}</style>
 <h1>A page from an FFS disk</h1><p>Back to <a href="/">the folder</a>.
 HTML
-    makefs -t ffs -o version=2,label=demo "$disk.new" "$tree" >/dev/null
+    makefs -t ffs -b 20% -o version=2 "$disk.new" "$tree" >/dev/null
     rm -rf -- "$tree"
     mv -- "$disk.new" "$disk"
   fi
@@ -251,7 +251,7 @@ port_is_taken() { # PORT
 choose_port() {
   local port
   if [[ -n $http_port ]]; then
-    port_is_taken "$http_port" && die $USAGE "port $http_port is taken"
+    ! port_is_taken "$http_port" || die $USAGE "port $http_port is taken"
     return
   fi
   for ((port = FIRST_HTTP_PORT; port <= LAST_HTTP_PORT; port++)); do

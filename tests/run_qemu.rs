@@ -1,0 +1,135 @@
+//! `run-qemu.sh` itself, with images of a few instructions: what it takes for an image, and how a guest's end becomes an exit status.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rump_tests::guest::{Boot, SOON, image_file};
+use rump_tests::{elf, root};
+
+fn run(args: &[&str]) -> (i32, String) {
+    let done = Command::new(root().join("run-qemu.sh"))
+        .args(args)
+        .output()
+        .expect("run-qemu.sh runs");
+    let text = [done.stdout, done.stderr].concat();
+    (
+        done.status.code().expect("not ended by a signal"),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn the_guests_own_status_is_the_exit_status() {
+    for (status, machine) in [(0, "q35"), (3, "pc"), (77, "q35")] {
+        let image = image_file(&format!("exits-{status}"), &elf::exits_with(status));
+        let mut guest = Boot::new(image).machine(machine).start();
+        assert_eq!(
+            guest.exit_status(SOON),
+            i32::from(status),
+            "{}",
+            guest.console()
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_resets_did_not_end_well() {
+    let mut guest = Boot::new(image_file("faults", &elf::faults())).start();
+    assert_eq!(guest.exit_status(SOON), 70);
+}
+
+#[test]
+fn a_guest_that_hangs_is_ended_after_the_timeout() {
+    let image = image_file("hangs", &elf::says_and_hangs("here\n"));
+    let started = Instant::now();
+    let mut guest = Boot::new(image).limit(Duration::from_secs(2)).start();
+    guest.wait_for("here", SOON);
+    assert_eq!(guest.exit_status(SOON), 124);
+    assert!(started.elapsed() >= Duration::from_secs(2));
+}
+
+#[test]
+fn interrupt_and_termination_end_the_guest() {
+    for (signal, status) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
+        let image = image_file("interrupted", &elf::says_and_hangs("here\n"));
+        let mut guest = Boot::new(image).start();
+        guest.wait_for("here", SOON);
+        guest.signal(signal);
+        assert_eq!(guest.exit_status(Duration::from_secs(10)), status);
+    }
+}
+
+#[test]
+fn qemus_own_failure_is_told_from_the_guests_success() {
+    let image = image_file("exits-0-too", &elf::exits_with(0));
+    let mut guest = Boot::new(image)
+        .qemu_arg("-device")
+        .qemu_arg("no-such-device")
+        .start();
+    assert_eq!(guest.exit_status(SOON), 125);
+}
+
+#[test]
+fn a_host_program_is_executed_with_its_arguments() {
+    assert_eq!(
+        run(&[
+            "/bin/sh",
+            "-c",
+            "echo \"$0 $1\"; exit 9",
+            "--timeout",
+            "a  b"
+        ]),
+        (9, "--timeout a  b\n".to_owned())
+    );
+}
+
+#[test]
+fn a_file_that_is_neither_image_nor_program_is_refused() {
+    let text = image_file("text", b"\x7fELF\x02\x01 and then nothing that makes sense");
+    let (status, said) = run(&[text.to_str().expect("UTF-8")]);
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("neither an image"), "{said}");
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let image = image_file("exits-0", &elf::exits_with(0));
+    let image = image.to_str().expect("UTF-8");
+    for (args, named) in [
+        (&["--speed", "9"][..], "--speed"),
+        (&["--machine", "vax"], "vax"),
+        (&["--net", "carrier-pigeon"], "carrier-pigeon"),
+        (&["--net", "tap="], "tap="),
+        (&["--http-port", "65536"], "65536"),
+        (&["--timeout", "soon"], "soon"),
+        (&["-m", "lots"], "lots"),
+        (&["--disk", "no/such/disk"], "no/such/disk"),
+        (&[image], "two images"),
+        (&["--disk"], "--disk wants a value"),
+    ] {
+        let all = [&[image], args].concat();
+        let (status, said) = run(&all);
+        assert_eq!(status, 2, "{args:?}: {said}");
+        assert!(said.contains(named), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let (status, said) = run(&["--help"]);
+    assert_eq!(status, 0);
+    for option in [
+        "--disk",
+        "-m SIZE",
+        "--machine",
+        "--net",
+        "--http-port",
+        "--append",
+        "--timeout",
+        "--release",
+        "--debug",
+        "IMAGE-ELF",
+    ] {
+        assert!(said.contains(option), "{option}");
+    }
+}
