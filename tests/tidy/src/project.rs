@@ -1,0 +1,77 @@
+//! The files under version control.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One text file.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Its path from the project's root, with `/`.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
+impl SourceFile {
+    /// The last part of the path.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// Where in the file a byte of it lies, as compilers say it.
+    pub fn place(&self, offset: usize) -> String {
+        let line = self.text[..offset].matches('\n').count() + 1;
+        format!("{}:{line}", self.path)
+    }
+}
+
+/// The project's root folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every text file that git tracks or would track; `Cargo.lock`, which cargo writes, left out.
+///
+/// # Panics
+/// If git cannot tell.
+pub fn files() -> Vec<SourceFile> {
+    let listed = Command::new("git")
+        .current_dir(root())
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .output()
+        .expect("git runs");
+    assert!(
+        listed.status.success(),
+        "git: {}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    let listed = String::from_utf8(listed.stdout).expect("paths in UTF-8");
+    let files: Vec<SourceFile> = listed
+        .split('\0')
+        .filter(|path| !path.is_empty() && !path.ends_with("Cargo.lock"))
+        // A file that was removed but not yet from git's index is nobody's concern.
+        .filter_map(|path| {
+            Some(SourceFile {
+                path: path.to_owned(),
+                text: fs::read_to_string(root().join(path)).ok()?,
+            })
+        })
+        .collect();
+    assert!(files.len() > 50, "git lists only {} files", files.len());
+    files
+}
+
+/// The Rust files among [`files`].
+pub fn rust_files() -> Vec<SourceFile> {
+    files()
+        .into_iter()
+        .filter(|file| file.path.ends_with(".rs"))
+        .collect()
+}
