@@ -123,7 +123,12 @@ pub enum Fault {
     /// The disk holds nonsense.
     Corrupt(Corrupt),
     /// The device, or memory, failed us.
-    Device(Errno),
+    Device {
+        /// The byte of the volume that was wanted.
+        at: u64,
+        /// Why it cannot be had.
+        errno: Errno,
+    },
 }
 
 /// A fault and the volume on which it was met.
@@ -146,14 +151,15 @@ impl Fault {
 impl Corrupt {
     /// The error number that a caller sees.
     ///
-    /// NetBSD answers EINVAL for a superblock that does not pass, EPERM for a journal that it may
-    /// not replay, and EIO for anything found later.
+    /// NetBSD answers EINVAL for a superblock that does not pass, EPERM for a journal that it cannot
+    /// replay, ENOENT for an inode that is no file, and EIO for anything else.
     pub fn errno(self) -> Errno {
         match self {
             Corrupt::NoSuperblock | Corrupt::Superblock { .. } | Corrupt::Flags { .. } => {
                 Errno::EINVAL
             }
             Corrupt::Journal => Errno::EPERM,
+            Corrupt::InodeNumber { .. } | Corrupt::InodeFree { .. } => Errno::ENOENT,
             _ => Errno::EIO,
         }
     }
@@ -162,12 +168,6 @@ impl Corrupt {
 impl From<Corrupt> for Fault {
     fn from(corrupt: Corrupt) -> Fault {
         Fault::Corrupt(corrupt)
-    }
-}
-
-impl From<Errno> for Fault {
-    fn from(errno: Errno) -> Fault {
-        Fault::Device(errno)
     }
 }
 
@@ -183,8 +183,15 @@ impl From<Met<'_>> for Errno {
                 log::error!("ffs: {}: {corrupt}", met.volume);
                 corrupt.errno()
             }
-            // Who met it at the device has logged where.
-            Fault::Device(errno) => errno,
+            // The page daemon may not wait, and comes again.
+            Fault::Device {
+                errno: Errno::EDEADLK,
+                ..
+            } => Errno::EDEADLK,
+            Fault::Device { at, errno } => {
+                log::error!("ffs: {}: metadata at byte {at}: {errno}", met.volume);
+                errno
+            }
         }
     }
 }

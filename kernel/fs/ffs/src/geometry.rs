@@ -4,6 +4,7 @@
 //! (`cgbase`, `cgstart`, `ino_to_fsba`, `ffs_blksize`, `ffs_blkoff`).
 
 use crate::corrupt::Corrupt;
+use crate::disk::PIECE;
 use crate::raw;
 use crate::superblock::{Format, Superblock};
 
@@ -131,6 +132,11 @@ impl Superblock {
             return self.bsize;
         }
         (left as u32).next_multiple_of(self.fsize)
+    }
+
+    /// Bytes in which directories and long symlinks are read ([`crate::disk`]).
+    pub fn tail_piece(&self) -> usize {
+        PIECE.min(self.fsize as usize)
     }
 
     /// Directory entries have 16-bit name lengths and no type.

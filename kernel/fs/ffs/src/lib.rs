@@ -1,3 +1,64 @@
-//! The Berkeley fast file system, UFS1 and UFS2.
+//! The Berkeley fast file system: UFS1 and UFS2 of either byte order, for reading.
+//!
+//! # The disk, in ten lines
+//!
+//! Addresses are in *fragments* (512 bytes to a block); a *block* is 1, 2, 4 or 8 of them (4 to 64
+//! KiB). The volume is cut into equal *cylinder groups*. Each has, from its start: a copy of
+//! the superblock, its own block with counters and bitmaps, its inodes, data. The superblock proper
+//! lies at one of four places near the start and has all sizes; behind the metadata of group 0 lies
+//! the *summary*, the counters of all groups. An inode has its file's attributes and twelve pointers
+//! to blocks, then one each to blocks of pointers of one, two and three levels; 0 is a hole. The last
+//! block of a file of at most twelve may be only some fragments. A directory is a file of 512-byte
+//! units, each covered by entries of number, length, type and name. Inode 2 is the root.
+//!
+//! # Where things are
+//!
+//! [`raw`] has the bytes; [`superblock`], [`geometry`], [`cg`], [`inode`], [`dir`] judge them;
+//! [`bmap`] and [`lookup`] find blocks and names; [`corrupt`] lists what can be wrong. All of them
+//! see the disk by way of [`disk::Metadata`] alone. [`vfsops`] and [`vnops`] are what `rumpvfs` is
+//! given. [`mkfs`] makes a volume.
+//!
+//! File data never passes through here: the page cache asks [`bmap`] where it lies. Metadata, and
+//! with them directories and long symlinks, pass through the buffer cache.
+//!
+//! # What is refused
+//!
+//! Writing (EROFS). A journal with changes that were not replayed (EPERM, as NetBSD's kernel without
+//! WAPBL answers), unless the mount says `force`. Unknown flags (EINVAL), likewise.
+//! Everything in a superblock that contradicts the rest (EINVAL); everything found wrong later (EIO),
+//! or an inode that is free (ENOENT). Every refusal is logged with its place.
+//!
+//! # Locks
+//!
+//! None: what is mounted for reading does not change. The buffer cache locks for itself.
+//!
+//! # Sources
+//!
+//! NetBSD sys/ufs/ffs/fs.h (1.73), sys/ufs/ufs/dinode.h, sys/ufs/ufs/dir.h; ffs_vfsops.c,
+//! ufs_bmap.c, ufs_lookup.c; fs(5), newfs(8), fsck_ffs(8). McKusick, Joy, Leffler, Fabry, "A fast
+//! file system for UNIX", 1984.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod bmap;
+pub mod cg;
+pub mod corrupt;
+pub mod dir;
+pub mod disk;
+pub mod geometry;
+pub mod inode;
+pub mod lookup;
+pub mod maps;
+pub mod mkfs;
+pub mod order;
+pub mod raw;
+pub mod superblock;
+pub mod vfsops;
+pub mod vnops;
+
+#[cfg(test)]
+mod fixture;

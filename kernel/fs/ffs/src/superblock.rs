@@ -9,11 +9,12 @@
 //! (1.73), ffs_vfsops.c (`ffs_superblock_validate`, `ffs_oldfscompat_read`).
 
 use bitflags::bitflags;
+use rumpuser::Errno;
 use zerocopy::byteorder::ByteOrder;
 use zerocopy::{BE, FromBytes, LE};
 
 use crate::corrupt::{Corrupt, Fault};
-use crate::disk::Metadata;
+use crate::disk::{Metadata, PIECE, read_with};
 use crate::order::Order;
 use crate::raw::{self, RawSuperblock};
 
@@ -52,6 +53,15 @@ impl Format {
             raw::FS_UFS2_MAGIC => Some(Format::Ufs2),
             raw::FS_UFS2EA_MAGIC => Some(Format::Ufs2Ea),
             _ => None,
+        }
+    }
+
+    /// `fs_magic`.
+    pub fn magic(self) -> u32 {
+        match self {
+            Format::Ufs1 => raw::FS_UFS1_MAGIC,
+            Format::Ufs2 => raw::FS_UFS2_MAGIC,
+            Format::Ufs2Ea => raw::FS_UFS2EA_MAGIC,
         }
     }
 
@@ -174,24 +184,24 @@ pub struct Tolerance {
 /// the first of them, and [`Corrupt::NoSuperblock`] if there was none. A place that cannot be
 /// read is skipped likewise: it may lie beyond the end of a small volume.
 pub fn find(disk: &dyn Metadata, tolerance: Tolerance) -> Result<Superblock, Fault> {
-    let mut first_fault = None;
+    // A disk that is wrong says more than one that cannot be read.
+    let (mut wrong, mut unread) = (None, None);
     for at in raw::SBLOCKSEARCH {
-        let mut judged = Ok(None);
-        let read = disk.read(at, raw::SBLOCKSIZE, &mut |bytes| {
-            judged = judge(bytes, at, tolerance);
-        });
-        let fault = match (read, judged) {
-            (Ok(()), Ok(Some(superblock))) => return Ok(superblock),
-            (Ok(()), Ok(None)) => continue,
-            (Ok(()), Err(corrupt)) => Fault::Corrupt(corrupt),
-            (Err(errno), _) => Fault::Device(errno),
-        };
-        // A disk that is wrong says more than one that is short.
-        if first_fault.is_none_or(|first| matches!(first, Fault::Device(_))) {
-            first_fault = Some(fault);
+        let judged = read_with(disk, at, PIECE, |bytes| judge(bytes, at, tolerance));
+        match judged {
+            Ok(Ok(Some(superblock))) => return Ok(superblock),
+            Ok(Ok(None)) => {}
+            Ok(Err(corrupt)) => wrong = wrong.or(Some(Fault::Corrupt(corrupt))),
+            // Beyond the end of a small device.
+            Err(Fault::Device {
+                errno: Errno::EINVAL,
+                ..
+            }) => {}
+            Err(fault) => unread = unread.or(Some(fault)),
         }
     }
-    Err(first_fault.unwrap_or(Fault::Corrupt(Corrupt::NoSuperblock)))
+    let none = Fault::Corrupt(Corrupt::NoSuperblock);
+    Err(wrong.or(unread).unwrap_or(none))
 }
 
 /// Judges the candidate in `bytes`, which lies at byte `at` of the volume. `None` if it is no
@@ -301,8 +311,7 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
             location: self.at,
             updated: self.updated,
             old_tables: self.old_tables(),
-            old_inodes: self.format == Format::Ufs1
-                && raw.old_inodefmt.get() < raw::FS_44INODEFMT,
+            old_inodes: self.format == Format::Ufs1 && raw.old_inodefmt.get() < raw::FS_44INODEFMT,
             sbsize: self.bounded("sbsize", raw.sbsize.get(), 1376, raw::SBLOCKSIZE as u32)?,
             bsize: sizes.bsize,
             fsize: sizes.fsize,
@@ -435,9 +444,21 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
             iblkno,
             dblkno,
             cgoffset: if old { self.cgoffset(fpg - dblkno)? } else { 0 },
-            cgmask: if old { raw.old_cgmask.get() as u32 } else { u32::MAX },
-            cpg: if old { self.bounded("old_cpg", raw.old_cpg.get(), 0, 4096)? } else { 0 },
-            nrpos: if old { self.bounded("old_nrpos", raw.old_nrpos.get(), 0, 64)? } else { 0 },
+            cgmask: if old {
+                raw.old_cgmask.get() as u32
+            } else {
+                u32::MAX
+            },
+            cpg: if old {
+                self.bounded("old_cpg", raw.old_cpg.get(), 0, 4096)?
+            } else {
+                0
+            },
+            nrpos: if old {
+                self.bounded("old_nrpos", raw.old_nrpos.get(), 0, 64)?
+            } else {
+                0
+            },
             contigsumsize: self.bounded("contigsumsize", raw.contigsumsize.get(), 0, 16)?,
         })
     }
@@ -492,9 +513,8 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
     fn cstotal(&self, sizes: &Sizes, groups: &Groups) -> Result<Counts, Corrupt> {
         let (new, old) = (&self.raw.cstotal, &self.raw.old_cstotal);
         let inodes = u64::from(groups.ncg) * u64::from(groups.ipg);
-        let count = |field, new: i64, old: i32, most| {
-            self.bounded64(field, self.newer(new, old), 0, most)
-        };
+        let count =
+            |field, new: i64, old: i32, most| self.bounded64(field, self.newer(new, old), 0, most);
         let blocks = groups.size / u64::from(sizes.frag);
         Ok(Counts {
             directories: count("cstotal.ndir", new.ndir.get(), old.ndir.get(), inodes)?,
@@ -559,3 +579,6 @@ fn max_file_size(format: Format, sizes: &Sizes) -> u64 {
         _ => most,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Recognising, mounting and describing a volume, as `rumpvfs` asks for it.
+//!
+//! A mount's options, besides those that every file system has: `force` mounts, for reading, in
+//! spite of flags that are not known and of a journal that was not replayed, as mount(8) `-f`
+//! does; `log` has no effect on a mount for reading.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::bufcache::Devvp;
+use rumpvfs::vfsops::{FileSystem, Loaded, MountArgs, MountOptions, StatVfs, VfsOps};
+use rumpvfs::vnode::{InodeNumber, VnodeType};
+
+use crate::corrupt::{Corrupt, Fault};
+use crate::inode::Inode;
+use crate::order::Order;
+use crate::raw::{FFS_MAXNAMLEN, UFS_ROOTINO};
+use crate::superblock::{self, Clean, Flags, Format, Superblock, Tolerance};
+use crate::vnops::Node;
+
+/// What the component registers.
+pub struct Ffs;
+
+/// A mounted volume.
+pub struct Volume {
+    /// Its superblock, as it was found.
+    pub sb: Superblock,
+    /// The way to its metadata.
+    pub device: Devvp,
+}
+
+impl Volume {
+    /// What a caller outside the component is told of `outcome`.
+    pub fn told<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
+        outcome.map_err(|fault| fault.on(self.device.name()).into())
+    }
+
+    /// Finds the superblock and decides whether the volume can be mounted for reading.
+    fn open(device: &Devvp, options: &MountOptions) -> Result<Volume, Fault> {
+        let tolerance = Tolerance {
+            force: options.has("force"),
+        };
+        let sb = superblock::find(device, tolerance)?;
+        if sb.flags.contains(Flags::DOWAPBL) && !tolerance.force {
+            return Err(Corrupt::Journal.into());
+        }
+        Ok(Volume {
+            sb,
+            device: device.clone(),
+        })
+    }
+
+    /// Says on the console what was mounted, and what is to be said against it.
+    fn announce(&self) {
+        let (sb, name) = (&self.sb, self.device.name());
+        let format = match sb.format {
+            Format::Ufs1 => "UFS1",
+            Format::Ufs2 => "UFS2",
+            Format::Ufs2Ea => "UFS2 with attributes",
+        };
+        let order = match sb.order {
+            Order::Little => "little",
+            Order::Big => "big",
+        };
+        log::info!(
+            "ffs: {name}: {format}, {order}-endian, blocks {}/{}, {} KiB",
+            sb.bsize,
+            sb.fsize,
+            sb.size_bytes() / 1024
+        );
+        if sb.flags.contains(Flags::DOWAPBL) {
+            log::warn!("ffs: {name}: its journal was not replayed: files may be damaged");
+        } else if sb.clean != Clean::IS_CLEAN {
+            log::warn!("ffs: {name}: not unmounted cleanly: please check it");
+        }
+        let device = self.device.sectors().saturating_mul(SECTOR_SIZE as u64);
+        if device < sb.size_bytes() {
+            log::warn!(
+                "ffs: {name}: the volume has {} bytes, the device only {device}",
+                sb.size_bytes()
+            );
+        }
+    }
+}
+
+impl VfsOps for Ffs {
+    fn name(&self) -> &'static str {
+        "ffs"
+    }
+
+    fn probe(&self, device: &Devvp) -> Result<bool, Errno> {
+        match superblock::find(device, Tolerance::default()) {
+            Ok(_) => Ok(true),
+            Err(Fault::Corrupt(Corrupt::NoSuperblock)) => Ok(false),
+            // It is one of ours; mounting it will say what is wrong.
+            Err(Fault::Corrupt(_)) => Ok(true),
+            Err(fault) => Err(fault.on(device.name()).into()),
+        }
+    }
+
+    fn mount(&self, args: &MountArgs) -> Result<Arc<dyn FileSystem>, Errno> {
+        let device = args.device()?;
+        for (option, _) in &args.options.own {
+            if !matches!(option.as_str(), "force" | "log") {
+                log::error!("ffs: {}: there is no option {option}", device.name());
+                return Err(Errno::EINVAL);
+            }
+        }
+        if !args.options.read_only {
+            log::error!("ffs: {}: can only be mounted for reading", device.name());
+            return Err(Errno::EROFS);
+        }
+        let volume = Volume::open(device, &args.options);
+        let volume = volume.map_err(|fault| Errno::from(fault.on(device.name())))?;
+        volume.announce();
+        Ok(Arc::new(volume))
+    }
+}
+
+impl FileSystem for Volume {
+    fn root(&self) -> InodeNumber {
+        InodeNumber::from(UFS_ROOTINO)
+    }
+
+    fn loadvnode(self: Arc<Self>, ino: InodeNumber) -> Result<Loaded, Errno> {
+        let loaded = match u32::try_from(ino) {
+            Ok(ino) => Inode::load(&self.sb, &self.device, ino),
+            Err(_) => Err(Corrupt::InodeNumber { ino }.into()),
+        };
+        let inode = self.told(loaded)?;
+        let vtype = inode.vtype;
+        let size = match vtype {
+            VnodeType::Reg | VnodeType::Dir | VnodeType::Lnk => inode.size,
+            _ => 0,
+        };
+        Ok(Loaded {
+            ops: Box::new(Node::new(self, inode)),
+            vtype,
+            size,
+        })
+    }
+
+    fn statvfs(&self) -> Result<StatVfs, Errno> {
+        let (sb, free) = (&self.sb, &self.sb.cstotal);
+        let bfree = (free.free_blocks << sb.fragshift) + free.free_fragments;
+        let bresvd = u128::from(sb.dsize) * u128::from(sb.minfree) / 100;
+        let bresvd = bresvd as u64;
+        Ok(StatVfs {
+            bsize: u64::from(sb.bsize),
+            frsize: u64::from(sb.fsize),
+            blocks: sb.dsize,
+            bfree,
+            bavail: bfree.saturating_sub(bresvd),
+            bresvd,
+            // Numbers 0 and 1 are no file's.
+            files: u64::from(sb.inodes()).saturating_sub(2),
+            ffree: free.free_inodes,
+            namemax: FFS_MAXNAMLEN as u32,
+            read_only: true,
+        })
+    }
+
+    fn remount(&self, options: &MountOptions) -> Result<(), Errno> {
+        if options.read_only {
+            Ok(())
+        } else {
+            Err(Errno::EROFS)
+        }
+    }
+}
