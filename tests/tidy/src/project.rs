@@ -4,6 +4,26 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Whether `file` is compiled for tests alone: a module that its parent names under `#[cfg(test)]`, or one in such a module's folder.
+pub fn is_test_module(file: &SourceFile, all: &[SourceFile]) -> bool {
+    let Some(stem) = file.path.strip_suffix(".rs") else {
+        return false;
+    };
+    let stem = stem.strip_suffix("/mod").unwrap_or(stem);
+    let Some((folder, name)) = stem.rsplit_once('/') else {
+        return false;
+    };
+    let parents = [
+        format!("{folder}.rs"),
+        format!("{folder}/mod.rs"),
+        format!("{folder}/lib.rs"),
+    ];
+    let named = format!("#[cfg(test)]\nmod {name};");
+    all.iter()
+        .filter(|parent| parent.path != file.path && parents.contains(&parent.path))
+        .any(|parent| parent.text.contains(&named) || is_test_module(parent, all))
+}
+
 /// One text file.
 #[derive(Debug)]
 pub struct SourceFile {
@@ -74,4 +94,31 @@ pub fn rust_files() -> Vec<SourceFile> {
         .into_iter()
         .filter(|file| file.path.ends_with(".rs"))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_named_under_cfg_test_is_a_test_module_and_so_are_its_own() {
+        let file = |path: &str, text: &str| SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let all = [
+            file("a/src/lib.rs", "mod b;\nmod c;\n#[cfg(test)]\nmod d;"),
+            file("a/src/b.rs", "#[cfg(test)]\nmod tests;"),
+            file("a/src/b/tests.rs", ""),
+            file("a/src/c/mod.rs", ""),
+            file("a/src/d.rs", "mod e;"),
+            file("a/src/d/e.rs", ""),
+        ];
+        let found: Vec<&str> = all
+            .iter()
+            .filter(|file| is_test_module(file, &all))
+            .map(|file| &file.path[6..])
+            .collect();
+        assert_eq!(found, ["b/tests.rs", "d.rs", "d/e.rs"]);
+    }
 }
