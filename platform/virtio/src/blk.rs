@@ -10,6 +10,9 @@ use crate::transport::{Device, Transport};
 use bitflags::bitflags;
 use core::sync::atomic::Ordering;
 
+#[cfg(test)]
+mod tests;
+
 /// The unit of sector numbers, whatever the device's own block size.
 pub const SECTOR_SIZE: u64 = 512;
 

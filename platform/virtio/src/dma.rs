@@ -91,17 +91,16 @@ impl Pages {
         let pages = bytes.div_ceil(PAGE_SIZE).max(1);
         let base = dma.allocate(pages)?;
         let bytes = pages * PAGE_SIZE;
-        let memory = Pages {
+        // Made before the checks, so that a failed one frees.
+        let mut memory = Pages {
             base,
             bytes,
             bus: 0,
             dma,
         };
         let extent = dma.translate(base, bytes)?;
-        (extent.len >= bytes).then_some(Pages {
-            bus: extent.bus,
-            ..memory
-        })
+        memory.bus = extent.bus;
+        (extent.len >= bytes).then_some(memory)
     }
 
     /// The address of the byte at `offset`, for a device.

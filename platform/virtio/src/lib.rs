@@ -23,9 +23,13 @@
 
 pub mod blk;
 pub mod dma;
+#[cfg(test)]
+mod fake;
 mod fault;
+pub mod net;
 pub mod queue;
 pub mod registers;
+pub mod rng;
 pub mod transport;
 
 pub use dma::{Dma, Extent, PAGE_SIZE, Segment};

@@ -133,7 +133,7 @@ pub trait Transport {
 
 /// How often a register is read before a device that does not react is given up. One read takes
 /// at least 100 ns, so this is 10 ms or more; a reset takes microseconds.
-const PATIENCE: usize = 100_000;
+const PATIENCE: usize = if cfg!(test) { 100 } else { 100_000 };
 
 /// How often the configuration is read anew because it changed meanwhile.
 const GENERATIONS: usize = 16;

@@ -8,6 +8,9 @@ use crate::fault::Fault;
 use crate::queue::Areas;
 use crate::registers::Registers;
 
+#[cfg(test)]
+mod tests;
+
 /// One function of a PCI device: what the bus driver gives this crate.
 ///
 /// Registers of the configuration space are named by their offset, below 256.
