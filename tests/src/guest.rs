@@ -326,9 +326,30 @@ impl Guest {
         self.child.try_wait().expect("our child").is_none()
     }
 
-    /// The process id of `run-qemu.sh`.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// The processor time that QEMU has used so far.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn processor_time(&self) -> Duration {
+        let group = self.child.id().to_string();
+        let qemu = std::fs::read_dir("/proc")
+            .expect("a /proc")
+            .filter_map(|entry| {
+                let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+                // proc_pid_stat(5): "pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime …"
+                let (comm, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+                let fields: Vec<&str> = rest.split(' ').collect();
+                (comm.starts_with("qemu-system") && fields[2] == group).then(|| {
+                    fields[11..13]
+                        .iter()
+                        .map(|ticks| ticks.parse::<u64>().unwrap_or(0))
+                        .sum::<u64>()
+                })
+            });
+        // SAFETY: sysconf takes no pointers.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        let ticks = qemu.last().expect("QEMU runs");
+        Duration::from_secs_f64(ticks as f64 / per_second as f64)
     }
 
     /// Waits for the guest's end, and gives the exit status of `run-qemu.sh`.

@@ -225,10 +225,12 @@ impl Tree {
                 let page = response.text();
                 for name in self.names_in(&real_path) {
                     let link = target_of(name);
-                    ensure!(
-                        page.contains(link.trim_start_matches('/')),
-                        "the page does not name {name:?}"
-                    );
+                    let link = link.trim_start_matches('/');
+                    let forms = [("\"./", "\""), ("\"./", "/\""), ("\"", "\""), ("\"", "/\"")];
+                    let named = forms
+                        .iter()
+                        .any(|(before, after)| page.contains(&format!("{before}{link}{after}")));
+                    ensure!(named, "the page has no link to {name:?}");
                 }
             }
             Some((_, Node::Special)) => ensure!(
