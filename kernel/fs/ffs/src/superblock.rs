@@ -533,7 +533,8 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
     /// summary area lies among the data of one group.
     fn check_places(&self, sb: &Superblock) -> Result<(), Corrupt> {
         let last = sb.cgdmin(sb.ncg - 1);
-        self.check(last < sb.size, "size", sb.size as i64)?;
+        // makefs(8) makes a last group that is metadata to its end.
+        self.check(last <= sb.size, "size", sb.size as i64)?;
         let fragments = u64::from(sb.cssize).div_ceil(u64::from(sb.fsize));
         let inside = sb.is_data_run(sb.csaddr, fragments);
         self.check(inside, "csaddr", sb.csaddr as i64)
