@@ -188,6 +188,16 @@ impl From<Met<'_>> for Errno {
                 errno: Errno::EDEADLK,
                 ..
             } => Errno::EDEADLK,
+            Fault::Device {
+                at,
+                errno: Errno::EINVAL,
+            } => {
+                log::error!(
+                    "ffs: {}: metadata at byte {at} is behind the end of the device",
+                    met.volume
+                );
+                Errno::EIO
+            }
             Fault::Device { at, errno } => {
                 log::error!("ffs: {}: metadata at byte {at}: {errno}", met.volume);
                 errno

@@ -3,10 +3,17 @@
 //! Nothing is counted as allocated: readers do not look, and a test that needs the counters right
 //! uses a volume as it was made.
 
+use core::cell::RefCell;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::string::String;
+use std::sync::{Arc, Mutex};
 use std::vec;
 use std::vec::Vec;
 
 use rumpuser::Errno;
+use rumpvfs::bufcache::Devvp;
+use rumpvfs::specfs::BlockIo;
+use rumpvfs::vfsops::{FileSystem, MountArgs, MountOptions, VfsOps};
 
 use crate::bmap::Path;
 use crate::disk::Metadata;
@@ -15,6 +22,7 @@ use crate::mkfs::{Options, Plan};
 use crate::order::Order;
 use crate::raw;
 use crate::superblock::{self, Format, Superblock, Tolerance};
+use crate::vfsops::Ffs;
 
 pub const UFS1: Format = Format::Ufs1;
 pub const UFS2: Format = Format::Ufs2;
@@ -173,7 +181,7 @@ impl Image {
         self.put(at, width, address);
     }
 
-    fn pointer_at(&self, at: u64) -> u64 {
+    pub fn pointer_at(&self, at: u64) -> u64 {
         let width = self.sb.format.pointer_size();
         let bytes = &self.bytes[at as usize..at as usize + width];
         crate::inode::pointer(self.sb.order, bytes) as u64
@@ -274,5 +282,122 @@ impl Random {
             2 => u64::MAX - self.below(64),
             _ => self.next(),
         }
+    }
+}
+
+/// A disk that a test can change under a mounted volume, and whose reads it can count.
+pub struct TestDisk {
+    pub bytes: Mutex<Vec<u8>>,
+    pub reads: AtomicUsize,
+}
+
+impl TestDisk {
+    pub fn new(bytes: Vec<u8>) -> Arc<TestDisk> {
+        Arc::new(TestDisk {
+            bytes: Mutex::new(bytes),
+            reads: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl BlockIo for TestDisk {
+    fn name(&self) -> &str {
+        "test0"
+    }
+
+    fn sectors(&self) -> u64 {
+        self.bytes.lock().unwrap().len() as u64 / 512
+    }
+
+    fn read(&self, sector: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let start = usize::try_from(sector).map_err(|_| Errno::EINVAL)?;
+        let start = start.checked_mul(512).ok_or(Errno::EINVAL)?;
+        let end = start.checked_add(buf.len()).ok_or(Errno::EINVAL)?;
+        let bytes = self.bytes.lock().unwrap();
+        buf.copy_from_slice(bytes.get(start..end).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+}
+
+/// Mounts `disk` for reading, with `options` besides.
+pub fn mount(disk: Arc<TestDisk>, options: &str) -> Result<Arc<dyn FileSystem>, Errno> {
+    let mut options = MountOptions::parse(options);
+    options.read_only = true;
+    Ffs.mount(&MountArgs {
+        device: Some(Devvp::new(disk)),
+        options,
+    })
+}
+
+std::thread_local! {
+    static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Collector;
+
+impl log::Log for Collector {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = std::format!("{}: {}", record.level(), record.args());
+        LOGGED.with_borrow_mut(|lines| lines.push(line));
+    }
+
+    fn flush(&self) {}
+}
+
+/// What this thread has logged since it last asked.
+pub fn logged() -> Vec<String> {
+    // Whoever comes second finds it set.
+    let _ = log::set_logger(&Collector);
+    log::set_max_level(log::LevelFilter::Info);
+    LOGGED.take()
+}
+
+impl Image {
+    /// A volume with files of every kind: the numbers of its inodes are in the order of this text.
+    pub fn populated(options: Options) -> Image {
+        let mut image = Image::new(options);
+        let bsize = image.sb.bsize as usize;
+        let n = u64::from(image.sb.nindir);
+        image.put_file(4, raw::IFREG, b"a short file");
+        let long: Vec<u8> = (0..20 * bsize).map(|n| n as u8).collect();
+        image.put_file(5, raw::IFREG, &long);
+        let triple = (12 + n + n * n).min(image.sb.maxfilesize >> image.sb.bshift);
+        image.put_inode(6, raw::IFREG, (triple + 1) << image.sb.bshift);
+        for block in [3, 12 + 5, 12 + n + 7, triple] {
+            let place = image.take_block();
+            image.put_pointer(6, block, place);
+        }
+        image.put_inode(7, raw::IFLNK, 10);
+        let text = image.pointer_byte(7, 0);
+        image.put_bytes(text, b"short/link");
+        image.put_file(8, raw::IFLNK, &[b'x'; 700]);
+        image.put_inode(9, raw::IFCHR, 0);
+        image.put_inode(10, raw::IFIFO, 0);
+        let names: Vec<String> = (0..200).map(|n| std::format!("name {n}")).collect();
+        let mut many: Vec<(&[u8], u32, u8)> = vec![(b".", 11, 4), (b"..", 2, 4)];
+        many.extend(names.iter().map(|name| (name.as_bytes(), 4, 8)));
+        image.put_directory(11, &many);
+        image.put_directory(12, &[(b".", 12, 4), (b"..", 2, 4), (b"below", 13, 4)]);
+        image.put_directory(13, &[(b".", 13, 4), (b"..", 12, 4), (b"file", 5, 8)]);
+        let root: &[(&[u8], u32, u8)] = &[
+            (b".", 2, 4),
+            (b"..", 2, 4),
+            (b"short", 4, 8),
+            (b"long", 5, 8),
+            (b"sparse", 6, 8),
+            (b"link", 7, 10),
+            (b"longlink", 8, 10),
+            (b"device", 9, 2),
+            (b"fifo", 10, 1),
+            (b"many", 11, 4),
+            (b"deep", 12, 4),
+        ];
+        image.put_directory(2, root);
+        image
     }
 }

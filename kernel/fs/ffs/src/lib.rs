@@ -62,3 +62,5 @@ pub mod vnops;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod hostile;

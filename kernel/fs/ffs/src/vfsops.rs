@@ -169,3 +169,6 @@ impl FileSystem for Volume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
