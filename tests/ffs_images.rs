@@ -182,7 +182,9 @@ fn images_of_freebsd_show_their_tree_in_both_orders() {
         assert_eq!(inode.size, FREEBSD_SPARSE3 + 32_768);
         let hole = volume.contents(&inode, FREEBSD_SPARSE3 - 65_536, 65_536);
         assert!(hole.expect("a hole").iter().all(|byte| *byte == 0));
-        let data = volume.contents(&inode, FREEBSD_SPARSE3, 65_536).expect("data");
+        let data = volume
+            .contents(&inode, FREEBSD_SPARSE3, 65_536)
+            .expect("data");
         assert_eq!(data, vec![b'x'; 32_768]);
     }
 }
