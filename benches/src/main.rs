@@ -1,0 +1,177 @@
+//! Our file server beside a Linux guest that does the same: Debian's cloud kernel, nginx, ext4, on the same QEMU line.
+//!
+//! `cargo bench-guest` builds both, measures them in turn, and prints a table. Nothing here fails a build: numbers are for reading.
+
+mod guest;
+mod measure;
+mod rawread;
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use guest::{Kind, Kit};
+use report::{Better, Row};
+
+/// Measures our file server beside a Linux guest with nginx.
+#[derive(Parser)]
+struct Arguments {
+    /// How often to measure each guest; they take turns
+    #[arg(long, default_value_t = 3)]
+    runs: u32,
+    /// Seconds for each measurement of requests
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Only these; all if none is named
+    #[arg(long, value_enum)]
+    only: Vec<Group>,
+    /// Only this guest
+    #[arg(long, value_enum)]
+    guest: Option<Which>,
+    #[command(subcommand)]
+    inside: Option<Inside>,
+}
+
+#[derive(Subcommand)]
+enum Inside {
+    /// What runs in the Linux guest: reads its disk, and prints how long that took
+    #[command(hide = true)]
+    Rawread {
+        /// The disk
+        device: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The time from QEMU's start to the first answer
+    Boot,
+    /// The least memory that serves
+    Memory,
+    /// Requests in a second, and a large file
+    Http,
+    /// Reads straight from the disk
+    Disk,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Rump,
+    Linux,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(Inside::Rawread { device }) = arguments.inside {
+        return rawread::run(&device);
+    }
+    let wants = |group: Group| arguments.only.is_empty() || arguments.only.contains(&group);
+    let kinds: &[Kind] = match arguments.guest {
+        Some(Which::Rump) => &[Kind::Rump],
+        Some(Which::Linux) => &[Kind::Linux],
+        None => &[Kind::Rump, Kind::Linux],
+    };
+    let kit = Kit::make()?;
+    let mut rows = Vec::new();
+    if wants(Group::Boot) {
+        let mut row = Row::new("QEMU's start to first 200", "s", Better::Less, Some(15.0));
+        in_turns(kinds, arguments.runs, "boot", |kind| {
+            add(&mut row, kind, measure::first_200(&kit, kind)?);
+            Ok(())
+        })?;
+        rows.push(row);
+    }
+    if wants(Group::Memory) {
+        let mut row = Row::new("least memory that serves", "MiB", Better::Less, Some(10.0));
+        in_turns(kinds, 1, "memory", |kind| {
+            add(&mut row, kind, measure::least_memory(&kit, kind)?);
+            Ok(())
+        })?;
+        rows.push(row);
+    }
+    if wants(Group::Http) {
+        let mut http = [
+            Row::new("1 KiB, 1 connection", "requests/s", Better::More, Some(1.0)),
+            Row::new(
+                "1 KiB, 32 connections",
+                "requests/s",
+                Better::More,
+                Some(1.0),
+            ),
+            Row::new("64 MiB cold", "MB/s", Better::More, Some(0.5)),
+            Row::new("64 MiB warm", "MB/s", Better::More, Some(0.5)),
+        ];
+        in_turns(kinds, arguments.runs, "http", |kind| {
+            let served = measure::served(&kit, kind, arguments.seconds)?;
+            let numbers = [
+                served.requests_1,
+                served.requests_32,
+                served.cold,
+                served.warm,
+            ];
+            http.iter_mut()
+                .zip(numbers)
+                .for_each(|(row, number)| add(row, kind, number));
+            Ok(())
+        })?;
+        rows.extend(http);
+    }
+    if wants(Group::Disk) {
+        let mut disk = [
+            Row::new(
+                "raw reads of 1 MiB in sequence",
+                "MB/s",
+                Better::More,
+                Some(0.5),
+            ),
+            Row::new(
+                "raw reads of 4 KiB at random",
+                "reads/s",
+                Better::More,
+                Some(0.5),
+            ),
+        ];
+        in_turns(kinds, arguments.runs, "disk", |kind| {
+            let (sequential, random) = measure::raw_reads(&kit, kind)?;
+            disk.iter_mut()
+                .zip([sequential, random])
+                .for_each(|(row, number)| add(row, kind, number));
+            Ok(())
+        })?;
+        rows.extend(disk);
+    }
+    println!(
+        "\nQEMU with {}, q35, {} MiB unless it says otherwise, one processor.",
+        kit.accel(),
+        measure::PLENTY >> 10
+    );
+    report::print(&rows);
+    Ok(())
+}
+
+fn add(row: &mut Row, kind: Kind, number: f64) {
+    match kind {
+        Kind::Rump => row.ours.push(number),
+        Kind::Linux => row.theirs.push(number),
+    }
+}
+
+/// Measures the guests in turn, so that what else the machine does meets both; a failure is said and leaves a gap.
+fn in_turns(
+    kinds: &[Kind],
+    runs: u32,
+    name: &str,
+    mut measure: impl FnMut(Kind) -> Result<()>,
+) -> Result<()> {
+    for run in 1..=runs {
+        for kind in kinds {
+            println!("{name}: {kind:?}, run {run} of {runs}");
+            if let Err(error) = measure(*kind) {
+                println!("  failed: {error:#}");
+            }
+        }
+    }
+    Ok(())
+}
