@@ -22,12 +22,12 @@ apt-get -q download "$kernel" busybox-static >/dev/null 2>&1 || {
   apt-get -q update >/dev/null
   apt-get -q download "$kernel" busybox-static >/dev/null
 }
-for package in *.deb; do dpkg -x "$package" root; done
+for package in *.deb; do dpkg -x "$package" files; done
 cd - >/dev/null
-cp "$folder"/packages/root/boot/vmlinuz-* "$folder/vmlinuz"
+cp "$folder"/packages/files/boot/vmlinuz-* "$folder/vmlinuz"
 
 mkdir -p "$tree"/{bin,proc,sys,dev,etc/nginx,var/log/nginx,var/lib/nginx,tmp,run,data,lib64,usr/sbin,modules}
-cp "$(find "$folder/packages/root" -path '*bin/busybox' | head -n 1)" "$tree/bin/"
+cp "$(find "$folder/packages/files" -path '*bin/busybox' | head -n 1)" "$tree/bin/"
 cp "$(command -v nginx)" "$tree/usr/sbin/"
 cp "$program" "$tree/bin/rump-benches"
 for binary in "$tree/usr/sbin/nginx" "$tree/bin/rump-benches"; do
@@ -40,7 +40,7 @@ cp -L /lib64/ld-linux-x86-64.so.2 "$tree/lib64/"
 
 modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net virtio_blk'
 for module in $modules; do
-  find "$folder/packages/root" -name "$module.ko*" -exec cp {} "$tree/modules/" \;
+  find "$folder/packages/files" -name "$module.ko*" -exec cp {} "$tree/modules/" \;
 done
 [[ -z $(find "$tree/modules" -name '*.xz') ]] || xz -d "$tree"/modules/*.xz
 printf 'root:x:0:0::/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$tree/etc/passwd"
