@@ -152,14 +152,13 @@ pub struct VirtioBlk<T: Transport> {
 }
 
 impl<T: Transport> VirtioBlk<T> {
-    /// Brings the device up. `name` is what the log calls it.
+    /// Brings the device up.
     pub fn attach(
         transport: T,
         dma: &'static dyn Dma,
-        name: &'static str,
         config: BlkConfig,
     ) -> Result<VirtioBlk<T>, AttachError> {
-        let mut device = Device::negotiate(transport, name, BlkFeatures::all().bits())?;
+        let mut device = Device::negotiate(transport, BlkFeatures::all().bits())?;
         let limits = Limits::read(&device)?;
         let segments = u32::from(config.segments.max(1)).min(limits.seg_max) as u16;
         let shape = Shape {
@@ -334,7 +333,7 @@ impl<T: Transport> VirtioBlk<T> {
     /// Looks what a configuration interrupt was about. A device that asks for a reset is given up:
     /// what is outstanding is then to be reaped.
     pub fn configuration_changed(&mut self) {
-        // The fault, if any, is kept and logged by the device.
+        // The device keeps the fault, if there is one.
         let _ = self.device.check_status();
     }
 }

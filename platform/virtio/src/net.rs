@@ -165,14 +165,13 @@ pub struct VirtioNet<T: Transport> {
 }
 
 impl<T: Transport> VirtioNet<T> {
-    /// Brings the device up. `name` is what the log calls it.
+    /// Brings the device up.
     pub fn attach(
         transport: T,
         dma: &'static dyn Dma,
-        name: &'static str,
         config: NetConfig,
     ) -> Result<VirtioNet<T>, AttachError> {
-        let mut device = Device::negotiate(transport, name, NetFeatures::all().bits())?;
+        let mut device = Device::negotiate(transport, NetFeatures::all().bits())?;
         let mac = read_mac(&device)?;
         let mtu = read_mtu(&device)?;
         device.set_configuration_vector(config.configuration_vector)?;

@@ -23,15 +23,13 @@ pub struct VirtioRng<T: Transport> {
 }
 
 impl<T: Transport> VirtioRng<T> {
-    /// Brings the device up. `name` is what the log calls it; `vector` is the MSI-X entry for both
-    /// its interrupts.
+    /// Brings the device up. `vector` is the MSI-X entry for both its interrupts.
     pub fn attach(
         transport: T,
         dma: &'static dyn Dma,
-        name: &'static str,
         vector: u16,
     ) -> Result<VirtioRng<T>, AttachError> {
-        let mut device = Device::negotiate(transport, name, 0)?;
+        let mut device = Device::negotiate(transport, 0)?;
         device.set_configuration_vector(vector)?;
         let shape = Shape { size: 1, chain: 1 };
         let queue = device.queue(dma, 0, shape, vector)?;

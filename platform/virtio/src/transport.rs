@@ -142,18 +142,16 @@ const GENERATIONS: usize = 16;
 pub struct Device<T: Transport> {
     transport: T,
     features: u64,
-    name: &'static str,
     fault: Option<Fault>,
 }
 
 impl<T: Transport> Device<T> {
     /// Resets the device and agrees on features: all that are offered of `wanted`, which holds bits of
     /// the device's own kind, and of the general ones [virtio 1.2 §3.1.1 steps 1 to 6].
-    pub fn negotiate(transport: T, name: &'static str, wanted: u64) -> Result<Self, Fault> {
+    pub fn negotiate(transport: T, wanted: u64) -> Result<Self, Fault> {
         let mut device = Device {
             transport,
             features: 0,
-            name,
             fault: None,
         };
         device.agree(wanted).inspect_err(|_| {
@@ -236,11 +234,6 @@ impl<T: Transport> Device<T> {
         self.features & features == features
     }
 
-    /// What the device was called when it was attached.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
     /// The registers.
     pub fn transport(&self) -> &T {
         &self.transport
@@ -292,14 +285,12 @@ impl<T: Transport> Device<T> {
             return;
         }
         self.fault = Some(fault);
-        log::error!("{}: {fault}; giving it up", self.name);
         self.stop();
     }
 
     fn stop(&mut self) {
-        if let Err(fault) = self.reset() {
-            log::error!("{}: {fault}", self.name);
-        }
+        // A device that does not even reset is cut off all the same.
+        let _ = self.reset();
         self.transport.cut_off();
     }
 }

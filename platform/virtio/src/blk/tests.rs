@@ -40,7 +40,7 @@ impl Bench {
         let fake = Fake::new(DeviceType::BLOCK, features, &[queue_max], config);
         let dma = FakeDma::leak(1000, true);
         let transport = PciTransport::new(fake.clone()).unwrap();
-        let driver = VirtioBlk::attach(transport, dma, "virtio0", BlkConfig::DEFAULT)?;
+        let driver = VirtioBlk::attach(transport, dma, BlkConfig::DEFAULT)?;
         let disk = vec![0; (SECTORS as usize) * SECTOR];
         Ok(Bench {
             fake,

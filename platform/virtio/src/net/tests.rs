@@ -36,7 +36,7 @@ impl Bench {
         let fake = Fake::new(DeviceType::NETWORK, features, &[256, 256, 64], config);
         let dma = FakeDma::leak(1000, false);
         let transport = PciTransport::new(fake.clone()).unwrap();
-        let driver = VirtioNet::attach(transport, dma, "virtio1", NetConfig::DEFAULT)?;
+        let driver = VirtioNet::attach(transport, dma, NetConfig::DEFAULT)?;
         Ok(Bench {
             fake,
             dma,

@@ -11,7 +11,7 @@ fn attach() -> (Fake, VirtioRng<PciTransport<Fake>>) {
     let fake = Fake::new(DeviceType::ENTROPY, 0, &[8], vec![]);
     let transport = PciTransport::new(fake.clone()).unwrap();
     let dma = FakeDma::leak(100, false);
-    let driver = VirtioRng::attach(transport, dma, "virtio2", 0).unwrap();
+    let driver = VirtioRng::attach(transport, dma, 0).unwrap();
     (fake, driver)
 }
 

@@ -16,7 +16,7 @@ fn attach(fake: &Fake) -> Result<(), AttachError> {
     let dma = FakeDma::leak(1000, false);
     let result = PciTransport::new(fake.clone())
         .map_err(AttachError::from)
-        .and_then(|transport| VirtioBlk::attach(transport, dma, "virtio0", BlkConfig::DEFAULT))
+        .and_then(|transport| VirtioBlk::attach(transport, dma, BlkConfig::DEFAULT))
         .map(drop);
     assert_eq!(dma.live(), 0);
     result
@@ -101,7 +101,7 @@ fn a_doorbell_outside_its_window_is_refused() {
     let transport = PciTransport::new(fake.clone()).unwrap();
     let dma = FakeDma::leak(1000, false);
     let config = crate::net::NetConfig::DEFAULT;
-    let result = crate::net::VirtioNet::attach(transport, dma, "virtio0", config);
+    let result = crate::net::VirtioNet::attach(transport, dma, config);
     let refused = Fault::NotifyAddress { queue: 1 };
     assert_eq!(result.err(), Some(refused.into()));
     assert_eq!(dma.live(), 0);
@@ -140,7 +140,7 @@ fn when_memory_runs_out_nothing_is_lost() {
         let fake = disk();
         let dma = FakeDma::leak(pages, false);
         let transport = PciTransport::new(fake.clone()).unwrap();
-        let result = VirtioBlk::attach(transport, dma, "virtio0", BlkConfig::DEFAULT);
+        let result = VirtioBlk::attach(transport, dma, BlkConfig::DEFAULT);
         drop(result);
         assert_eq!(dma.live(), 0, "with {pages} pages");
         assert!(fake.is_stopped());
