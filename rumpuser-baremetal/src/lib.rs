@@ -1,7 +1,35 @@
-//! The hypercalls on bare metal.
+//! The hypercalls on bare metal: a [`rumpuser::Host`] on the machine of `platform_x86_64` and the devices of `platform_virtio`.
+//!
+//! An image is a program with [`entry!`] and a build script of one line (`rumpuser_baremetal_image`):
+//!
+//! ```text
+//! #![no_std]
+//! #![no_main]
+//! rumpuser_baremetal::entry!(main);
+//! fn main() { … }
+//! ```
+//!
+//! Its `main` runs in the first thread, with the host installed. When it returns the machine ends.
+//!
+//! - `start`: bringing the host up, in order.
+//! - `threads`: cooperative, round robin, on one processor; waiting without a tick.
+//! - [`heap`]: what the host needs for itself; `memory`: what is left, for the kernel.
+//! - The other modules bear the names of `rumpuser`'s and do what those say.
+//!
+//! Locks: each module's is a leaf, held with interrupts off. An interrupt's handler records and unparks, no more.
 #![no_std]
 
+pub mod aprint;
+mod clock;
+mod console;
+mod exit;
+pub mod heap;
+mod host;
+mod memory;
+mod params;
+mod random;
 mod start;
+pub mod threads;
 
 pub use platform_x86_64;
 pub use start::Status;
@@ -10,7 +38,7 @@ pub use start::{panicked, started};
 
 /// Makes `main` the entry of an image: `fn main() -> impl Status`.
 ///
-/// The image's crate is `#![no_std]` and `#![no_main]`, and its build script calls `rumpuser_baremetal_image::link`.
+/// Defines what no library may: the panic handler, and the two symbols of the unwinder that is not there.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {

@@ -5,5 +5,5 @@
 rumpuser_baremetal::entry!(main);
 
 fn main() {
-    rumpuser_baremetal::platform_x86_64::uart::write(b"Hello, world.\n");
+    rumpuser::host().console().write(b"Hello, world.\n");
 }

@@ -1,5 +1,7 @@
 //! Where the image's parts lie: the linker script's symbols.
 
+use crate::symbols::{HEADER_BYTES, table_bytes};
+
 /// A part of the image, by the addresses of its first byte and of the byte after its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -11,7 +13,7 @@ pub struct Part {
 
 unsafe extern "C" {
     static __image_start: u8;
-    static __image_end: u8;
+    static __symbols: u8;
     static __text_start: u8;
     static __text_end: u8;
     static __rodata_end: u8;
@@ -30,8 +32,27 @@ macro_rules! part {
 
 /// The whole image, as loaded.
 pub fn bounds() -> (u64, u64) {
-    let whole = part!(__image_start, __image_end);
-    (whole.start, whole.end)
+    (part!(__image_start, __symbols).start, symbol_table().end)
+}
+
+/// The table of symbols, which the image's linker makes and puts behind everything else, since it changes the size of it.
+pub fn symbol_table() -> Part {
+    let start = (&raw const __symbols).addr() as u64;
+    let end = start + symbols().len() as u64;
+    Part {
+        start,
+        end: end.next_multiple_of(4096),
+    }
+}
+
+/// The table of symbols.
+pub fn symbols() -> &'static [u8] {
+    let start = &raw const __symbols;
+    // SAFETY: the linker script puts a header there, if only that of an empty table.
+    let header = unsafe { core::slice::from_raw_parts(start, HEADER_BYTES) };
+    let bytes = table_bytes(header).unwrap_or(HEADER_BYTES);
+    // SAFETY: the header, which the linker wrote, says that so much follows it in the same segment.
+    unsafe { core::slice::from_raw_parts(start, bytes) }
 }
 
 /// Code.

@@ -185,6 +185,7 @@ unsafe extern "Rust" {
 /// The first Rust function, called once by the entry code with the address of `start_info`.
 #[cfg(not(test))]
 pub(crate) extern "C" fn start(start_info: u32) -> ! {
+    crate::clock::entered();
     crate::uart::init();
     let map: &'static mut RegionMap = MutexGuard::leak(MAP.lock());
     let command_line: &'static mut [u8; MAX_COMMAND_LINE] = MutexGuard::leak(COMMAND_LINE.lock());

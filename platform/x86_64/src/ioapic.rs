@@ -1,0 +1,75 @@
+//! The I/O APIC: interrupt lines to vectors (Intel 82093AA data sheet). Used for the serial port; PCI devices send messages.
+
+use crate::acpi::{IoApic, Override};
+use crate::interrupt::Vector;
+use crate::paging::{self, MapError};
+use core::ptr::NonNull;
+use volatile::VolatilePtr;
+
+const SELECT: usize = 0x00;
+const WINDOW: usize = 0x10;
+const VERSION: u32 = 1;
+const FIRST_ENTRY: u32 = 0x10;
+const REGISTER_BYTES: u64 = 0x20;
+
+const ACTIVE_LOW: u32 = 1 << 13;
+const LEVEL: u32 = 1 << 15;
+
+fn register(base: NonNull<u8>, offset: usize) -> VolatilePtr<'static, u32> {
+    // SAFETY: inside the registers that `route` mapped for ever.
+    let register = unsafe { base.byte_add(offset) }.cast();
+    // SAFETY: aligned, mapped, and made of bits that are all valid.
+    unsafe { VolatilePtr::new(register) }
+}
+
+fn read(base: NonNull<u8>, index: u32) -> u32 {
+    register(base, SELECT).write(index);
+    register(base, WINDOW).read()
+}
+
+fn write(base: NonNull<u8>, index: u32, value: u32) {
+    register(base, SELECT).write(index);
+    register(base, WINDOW).write(value);
+}
+
+/// Leads line `irq` of the ISA bus to `vector` on this processor. Answers whether the line has an entry.
+///
+/// # Errors
+/// If the registers cannot be mapped.
+pub(crate) fn route_isa(
+    io_apic: IoApic,
+    overrides: &[Override],
+    irq: u8,
+    vector: Vector,
+) -> Result<bool, MapError> {
+    // ISA lines are edge-triggered, active high, and in their place, unless the firmware says otherwise.
+    let plain = Override {
+        irq,
+        line: irq.into(),
+        active_low: false,
+        level: false,
+    };
+    let line = overrides
+        .iter()
+        .find(|known| known.irq == irq)
+        .copied()
+        .unwrap_or(plain);
+    let Some(number) = line.line.checked_sub(io_apic.first_line) else {
+        return Ok(false);
+    };
+    let base = paging::map_device(io_apic.address, REGISTER_BYTES)?;
+    let last = read(base, VERSION) >> 16 & 0xff;
+    if number > last {
+        return Ok(false);
+    }
+    let mut low = u32::from(vector.number());
+    if line.active_low {
+        low |= ACTIVE_LOW;
+    }
+    if line.level {
+        low |= LEVEL;
+    }
+    write(base, FIRST_ENTRY + 2 * number + 1, crate::apic::id() << 24);
+    write(base, FIRST_ENTRY + 2 * number, low);
+    Ok(true)
+}

@@ -1,0 +1,18 @@
+//! Randomness: the processor's generator. A machine without one has none, and says so.
+
+use platform_x86_64::random::word;
+use rumpuser::Errno;
+
+pub(crate) struct Random;
+
+pub(crate) static RANDOM: Random = Random;
+
+impl rumpuser::Random for Random {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), Errno> {
+        for chunk in buffer.chunks_mut(size_of::<u64>()) {
+            let bytes = word().ok_or(Errno::ENXIO)?.to_ne_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+        Ok(())
+    }
+}
