@@ -1,6 +1,6 @@
 //! The host as a whole.
 
-use crate::{clock, console, exit, memory, params, random, threads};
+use crate::{bio, clock, console, exit, memory, net, params, random, threads};
 use rumpuser::{BlockDevice, PacketDevice};
 
 pub(crate) struct Host;
@@ -36,11 +36,11 @@ impl rumpuser::Host for Host {
         &exit::EXIT
     }
 
-    fn block_device(&self, _unit: usize) -> Option<&'static dyn BlockDevice> {
-        None
+    fn block_device(&self, unit: usize) -> Option<&'static dyn BlockDevice> {
+        bio::device(unit)
     }
 
-    fn packet_device(&self, _unit: usize) -> Option<&'static dyn PacketDevice> {
-        None
+    fn packet_device(&self, unit: usize) -> Option<&'static dyn PacketDevice> {
+        net::device(unit)
     }
 }

@@ -14,22 +14,27 @@
 //! - `start`: bringing the host up, in order.
 //! - `threads`: cooperative, round robin, on one processor; waiting without a tick.
 //! - [`heap`]: what the host needs for itself; `memory`: what is left, for the kernel.
+//! - `virtio`: finding devices and leading their interrupts; `bio`, `net` and `entropy` are on them.
 //! - The other modules bear the names of `rumpuser`'s and do what those say.
 //!
 //! Locks: each module's is a leaf, held with interrupts off. An interrupt's handler records and unparks, no more.
 #![no_std]
 
 pub mod aprint;
+mod bio;
 mod clock;
 mod console;
+mod entropy;
 mod exit;
 pub mod heap;
 mod host;
 mod memory;
+mod net;
 mod params;
 mod random;
 mod start;
 pub mod threads;
+mod virtio;
 
 pub use platform_x86_64;
 pub use start::Status;

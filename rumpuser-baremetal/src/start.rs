@@ -1,7 +1,7 @@
 //! From the machine's entry to the image's `main`, and the way out.
 
 use crate::heap::{self, Pieces};
-use crate::{aprint, clock, host, memory, params, threads};
+use crate::{aprint, clock, host, memory, params, threads, virtio};
 use core::alloc::Layout;
 use core::panic::PanicInfo;
 use core::ptr::NonNull;
@@ -77,6 +77,7 @@ fn start(boot_info: &'static BootInfo, command_line: &'static [u8]) -> Result<()
     params::PARAMS.init(command_line);
     threads::init().map_err(|_| "no memory for threads")?;
     announce(&pieces);
+    virtio::init();
     machine::enable_interrupts();
     rumpuser::install(&host::HOST).map_err(|_| "there is a host already")
 }
