@@ -1,0 +1,102 @@
+//! Counters that a user can read: vmstat(1), evcnt(9), and the server's metrics.
+
+use crate::locks::RwLock;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use rumpuser::Errno;
+
+/// The most counters in a registry.
+const MAX_COUNTERS: usize = 4096;
+
+/// A number that grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// At 0.
+    pub const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
+
+    /// Adds `by`.
+    #[inline]
+    pub fn add(&self, by: u64) {
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Entry {
+    name: Box<str>,
+    help: &'static str,
+    value: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// The counters of a kernel, by name. Names are lower case with underscores; those of numbers that
+/// only grow end in `_total`, others carry their unit.
+#[derive(Default)]
+pub struct Counters {
+    entries: RwLock<Vec<Entry>>,
+}
+
+impl Counters {
+    /// Registers a counter or gauge.
+    ///
+    /// # Errors
+    /// `EEXIST` if the name is taken; `ENOMEM` if there are too many.
+    pub fn register(
+        &self,
+        name: &str,
+        help: &'static str,
+        value: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Result<(), Errno> {
+        let entry = Entry {
+            name: name.into(),
+            help,
+            value: Box::new(value),
+        };
+        let mut entries = self.entries.write();
+        if entries.len() == MAX_COUNTERS {
+            return Err(Errno::ENOMEM);
+        }
+        let at = entries.partition_point(|other| *other.name < *name);
+        if entries.get(at).is_some_and(|other| *other.name == *name) {
+            return Err(Errno::EEXIST);
+        }
+        entries.insert(at, entry);
+        Ok(())
+    }
+
+    /// Calls `f` with name, help text and value of each, in order of names.
+    pub fn for_each(&self, mut f: impl FnMut(&str, &str, u64)) {
+        for entry in self.entries.read().iter() {
+            f(&entry.name, entry.help, (entry.value)());
+        }
+    }
+
+    /// Writes all in the text format of Prometheus, each name with `prefix` in front.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write_prometheus(&self, out: &mut dyn fmt::Write, prefix: &str) -> fmt::Result {
+        let mut result = Ok(());
+        self.for_each(|name, help, value| {
+            let kind = match name.ends_with("_total") {
+                true => "counter",
+                false => "gauge",
+            };
+            result = result.and_then(|()| {
+                writeln!(out, "# HELP {prefix}{name} {help}")?;
+                writeln!(out, "# TYPE {prefix}{name} {kind}")?;
+                writeln!(out, "{prefix}{name} {value}")
+            });
+        });
+        result
+    }
+}

@@ -1,0 +1,462 @@
+//! The kernel's allocator (kmem(9)): slabs over pages, behind `alloc`.
+//!
+//! Small objects come from slabs: one or a few pages cut into objects of one size. What a slab needs
+//! to know is in the `vm_page` of its first page and in its free objects, so an object has no header and
+//! a page of 64-byte objects holds 64. Larger ones are runs of whole pages. Sizes go in steps of 16
+//! bytes up to 256 and then so that little of a slab is left over; see [`classes`].
+//!
+//! An empty slab goes back at once if its class has another empty one; the pagedaemon takes the rest. Each
+//! class has a lock of its own, held for some tens of nanoseconds.
+//!
+//! An allocation by an lwp waits for the pagedaemon when memory is short (see `uvm/limit.rs`). It fails
+//! only if the request can never be met, or the thread must not wait. For what an input can make
+//! arbitrarily large or many, use [`try_vec`], [`try_box`], [`try_arc`]: a refusal is then an `Errno`.
+
+#![allow(unsafe_code)]
+
+mod classes;
+mod fallible;
+
+pub use fallible::{try_arc, try_box, try_vec};
+
+use crate::locks::short::{Short, enter};
+use crate::uvm::{
+    self, Alloc, KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem,
+};
+use classes::{CLASSES, Class, class_for};
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use rumpuser::PAGE_SIZE;
+
+/// The global allocator of an image: `#[global_allocator] static KMEM: Kmem = Kmem;`.
+pub struct Kmem;
+
+/// No free object.
+const NO_OBJECT: u16 = u16::MAX;
+
+/// The slabs of one class.
+struct Slabs {
+    /// Those with free objects that are not empty; linked through their `vm_page`s.
+    partial: u32,
+    /// An empty one kept for the next allocation.
+    spare: u32,
+    /// Slabs in all.
+    slabs: usize,
+    /// Objects in use.
+    objects: usize,
+    /// Bytes that were asked for, of those in use.
+    requested: usize,
+}
+
+static SLABS: [Short<Slabs>; CLASSES.len()] = [const {
+    Short::new(Slabs {
+        partial: NIL,
+        spare: NIL,
+        slabs: 0,
+        objects: 0,
+        requested: 0,
+    })
+}; CLASSES.len()];
+
+static LARGE_PAGES: AtomicUsize = AtomicUsize::new(0);
+static LARGE_REQUESTED: AtomicUsize = AtomicUsize::new(0);
+
+/// The state of a slab, as kept in `a` of its first page's `vm_page`.
+#[derive(Clone, Copy)]
+struct SlabState {
+    /// First free object that was in use before.
+    free: u16,
+    in_use: u16,
+}
+
+impl SlabState {
+    fn of(page: &VmPage) -> SlabState {
+        let word = page.a.load(Ordering::Relaxed);
+        SlabState {
+            free: word as u16,
+            in_use: (word >> 16) as u16,
+        }
+    }
+
+    fn store(self, page: &VmPage) {
+        let word = self.free as u32 | (self.in_use as u32) << 16;
+        page.a.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Allocates `layout`. The bytes are whatever they were.
+pub(crate) fn allocate(layout: Layout, how: Alloc) -> Option<NonNull<u8>> {
+    match class_for(layout.size(), layout.align()) {
+        Some(class) => allocate_small(class, layout.size(), how),
+        None => allocate_large(layout, how),
+    }
+}
+
+/// Frees what [`allocate`] gave for `layout`.
+///
+/// # Safety
+/// `address` came from [`allocate`] with this layout, and nothing refers to it.
+pub(crate) unsafe fn release(address: NonNull<u8>, layout: Layout) {
+    let physmem = physmem().expect("memory that was allocated is there");
+    let number = physmem
+        .number(address)
+        .expect("kmem: freed memory is not kmem's");
+    let page = physmem.page(number);
+    match page.kind.load(Ordering::Relaxed) {
+        KIND_SLAB => free_small(physmem, number, address, layout.size()),
+        KIND_SLAB_TAIL => {
+            let head = page.a.load(Ordering::Relaxed);
+            free_small(physmem, head, address, layout.size());
+        }
+        KIND_LARGE => {
+            let pages = page.a.load(Ordering::Relaxed);
+            LARGE_PAGES.fetch_sub(pages as usize, Ordering::Relaxed);
+            LARGE_REQUESTED.fetch_sub(layout.size(), Ordering::Relaxed);
+            uvm::give_pages(number, pages);
+        }
+        kind => panic!("kmem: free of {address:p}, which is in a page of kind {kind}"),
+    }
+}
+
+fn allocate_small(index: usize, requested: usize, how: Alloc) -> Option<NonNull<u8>> {
+    let class = &CLASSES[index];
+    loop {
+        if let Some(physmem) = physmem() {
+            let mut slabs = enter(&SLABS[index]);
+            if let Some(number) = slabs.with_room(physmem) {
+                return Some(slabs.take_object(physmem, number, class, requested));
+            }
+        }
+        let number = uvm::take_pages(class.pages as u32, how).ok()?;
+        let physmem = physmem()?;
+        make_slab(physmem, number, index);
+        let mut slabs = enter(&SLABS[index]);
+        slabs.slabs += 1;
+        slabs.push(physmem, number);
+    }
+}
+
+fn make_slab(physmem: &PhysMem, number: u32, index: usize) {
+    let page = physmem.page(number);
+    page.order.store(index as u8, Ordering::Relaxed);
+    page.b.store(0, Ordering::Relaxed);
+    SlabState {
+        free: NO_OBJECT,
+        in_use: 0,
+    }
+    .store(page);
+    page.kind.store(KIND_SLAB, Ordering::Relaxed);
+    for tail in 1..CLASSES[index].pages as u32 {
+        let page = physmem.page(number + tail);
+        page.a.store(number, Ordering::Relaxed);
+        page.kind.store(KIND_SLAB_TAIL, Ordering::Relaxed);
+    }
+}
+
+impl Slabs {
+    /// A slab with a free object, on the partial list.
+    fn with_room(&mut self, physmem: &PhysMem) -> Option<u32> {
+        if self.partial != NIL {
+            return Some(self.partial);
+        }
+        if self.spare == NIL {
+            return None;
+        }
+        let spare = core::mem::replace(&mut self.spare, NIL);
+        self.push(physmem, spare);
+        Some(spare)
+    }
+
+    fn take_object(
+        &mut self,
+        physmem: &PhysMem,
+        number: u32,
+        class: &Class,
+        requested: usize,
+    ) -> NonNull<u8> {
+        let page = physmem.page(number);
+        let base = physmem.address(number);
+        let mut state = SlabState::of(page);
+        let object = match state.free {
+            NO_OBJECT => {
+                let fresh = page.b.load(Ordering::Relaxed);
+                page.b.store(fresh + 1, Ordering::Relaxed);
+                fresh as usize
+            }
+            free => free as usize,
+        };
+        debug_assert!(object < class.objects());
+        // SAFETY: object numbers are below the class's count, so the object lies inside the slab.
+        let address = unsafe { base.add(object * class.size as usize) };
+        if state.free != NO_OBJECT {
+            // SAFETY: the object is free, its first two bytes hold the next free one's number since
+            // `free_small` wrote them; objects are 16-byte aligned.
+            state.free = unsafe { address.cast::<u16>().read() };
+        }
+        state.in_use += 1;
+        state.store(page);
+        if state.in_use as usize == class.objects() {
+            self.unlink(physmem, number);
+        }
+        self.objects += 1;
+        self.requested += requested;
+        address
+    }
+
+    fn push(&mut self, physmem: &PhysMem, number: u32) {
+        let page = physmem.page(number);
+        page.prev.store(NIL, Ordering::Relaxed);
+        page.next.store(self.partial, Ordering::Relaxed);
+        if self.partial != NIL {
+            physmem
+                .page(self.partial)
+                .prev
+                .store(number, Ordering::Relaxed);
+        }
+        self.partial = number;
+    }
+
+    fn unlink(&mut self, physmem: &PhysMem, number: u32) {
+        let page = physmem.page(number);
+        let next = page.next.load(Ordering::Relaxed);
+        let prev = page.prev.load(Ordering::Relaxed);
+        match prev {
+            NIL => self.partial = next,
+            prev => physmem.page(prev).next.store(next, Ordering::Relaxed),
+        }
+        if next != NIL {
+            physmem.page(next).prev.store(prev, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Puts an object back; gives an empty slab back if there is another.
+fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, requested: usize) {
+    let page = physmem.page(number);
+    let index = page.order.load(Ordering::Relaxed) as usize;
+    let class = &CLASSES[index];
+    let offset = address.addr().get() - physmem.address(number).addr().get();
+    let object = offset / class.size as usize;
+    assert!(
+        object * class.size as usize == offset && object < class.objects(),
+        "kmem: free of {address:p}, which is no object of size {}",
+        class.size
+    );
+    let empty = {
+        let mut slabs = enter(&SLABS[index]);
+        let mut state = SlabState::of(page);
+        assert!(state.in_use > 0, "kmem: {address:p} is freed twice");
+        // SAFETY: the caller of `release` gave the object up; it is at least 16 bytes long and aligned,
+        // and the class's lock is held.
+        unsafe { address.cast::<u16>().write(state.free) };
+        let was_full = state.in_use as usize == class.objects();
+        state.free = object as u16;
+        state.in_use -= 1;
+        state.store(page);
+        slabs.objects -= 1;
+        slabs.requested -= requested;
+        if was_full {
+            slabs.push(physmem, number);
+        }
+        if state.in_use > 0 {
+            return;
+        }
+        slabs.unlink(physmem, number);
+        if slabs.spare == NIL {
+            slabs.spare = number;
+            return;
+        }
+        slabs.slabs -= 1;
+        number
+    };
+    uvm::give_pages(empty, class.pages as u32);
+}
+
+fn allocate_large(layout: Layout, how: Alloc) -> Option<NonNull<u8>> {
+    let pages = u32::try_from(layout.size().div_ceil(PAGE_SIZE)).ok()?;
+    // Runs are page aligned; for more, one is taken that must contain an aligned one.
+    let more = u32::try_from(layout.align().div_ceil(PAGE_SIZE) - 1).ok()?;
+    let number = uvm::take_pages(pages.checked_add(more)?, how).ok()?;
+    let physmem = physmem()?;
+    let before = match more {
+        0 => 0,
+        _ => physmem.address(number).align_offset(layout.align()) as u32 / PAGE_SIZE as u32,
+    };
+    if before > 0 {
+        uvm::give_pages(number, before);
+    }
+    if more > before {
+        uvm::give_pages(number + before + pages, more - before);
+    }
+    let number = number + before;
+    let page = physmem.page(number);
+    page.a.store(pages, Ordering::Relaxed);
+    page.kind.store(KIND_LARGE, Ordering::Relaxed);
+    LARGE_PAGES.fetch_add(pages as usize, Ordering::Relaxed);
+    LARGE_REQUESTED.fetch_add(layout.size(), Ordering::Relaxed);
+    Some(physmem.address(number))
+}
+
+/// Changes a large allocation's length in place, if that can be done.
+fn resize_large(address: NonNull<u8>, old: usize, new: usize) -> bool {
+    let Some(physmem) = physmem() else {
+        return false;
+    };
+    let Some(number) = physmem.number(address) else {
+        return false;
+    };
+    let page = physmem.page(number);
+    if page.kind.load(Ordering::Relaxed) != KIND_LARGE {
+        return false;
+    }
+    let pages = page.a.load(Ordering::Relaxed);
+    let Ok(wanted) = u32::try_from(new.div_ceil(PAGE_SIZE)) else {
+        return false;
+    };
+    if wanted > pages {
+        if !uvm::extend(number, pages, wanted) {
+            return false;
+        }
+        LARGE_PAGES.fetch_add((wanted - pages) as usize, Ordering::Relaxed);
+    } else if wanted < pages {
+        LARGE_PAGES.fetch_sub((pages - wanted) as usize, Ordering::Relaxed);
+        uvm::give_pages(number + wanted, pages - wanted);
+    }
+    page.a.store(wanted, Ordering::Relaxed);
+    LARGE_REQUESTED.fetch_add(new, Ordering::Relaxed);
+    LARGE_REQUESTED.fetch_sub(old, Ordering::Relaxed);
+    true
+}
+
+// SAFETY: blocks do not overlap (objects of a slab are disjoint, and handed out by its free list;
+// runs are disjoint by the free lists of `uvm`), are at least as large and as aligned as asked (class_for,
+// allocate_large), and stay until they are released. Nothing here unwinds but for bugs of the caller's.
+unsafe impl GlobalAlloc for Kmem {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        allocate(layout, Alloc::Wait).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
+        let Some(address) = NonNull::new(address) else {
+            return;
+        };
+        // SAFETY: the caller promises what `release` asks for.
+        unsafe { release(address, layout) };
+    }
+
+    unsafe fn realloc(&self, address: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Some(old) = NonNull::new(address) else {
+            return core::ptr::null_mut();
+        };
+        let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
+            return core::ptr::null_mut();
+        };
+        let old_class = class_for(layout.size(), layout.align());
+        let new_class = class_for(new_size, layout.align());
+        if let (Some(class), true) = (old_class, old_class == new_class) {
+            let mut slabs = enter(&SLABS[class]);
+            slabs.requested = slabs.requested + new_size - layout.size();
+            return address;
+        }
+        let both_large = old_class.is_none() && new_class.is_none();
+        if both_large && resize_large(old, layout.size(), new_size) {
+            return address;
+        }
+        let Some(new) = allocate(new_layout, Alloc::Wait) else {
+            return core::ptr::null_mut();
+        };
+        let len = layout.size().min(new_size);
+        // SAFETY: both blocks are at least `len` long, and a new block overlaps no old one.
+        unsafe { core::ptr::copy_nonoverlapping(address, new.as_ptr(), len) };
+        // SAFETY: the caller gives the old block up if this succeeds.
+        unsafe { release(old, layout) };
+        new.as_ptr()
+    }
+}
+
+/// Gives the empty slabs that are kept back; returns the pages.
+pub(crate) fn drain() -> usize {
+    let mut freed = 0;
+    for (index, slabs) in SLABS.iter().enumerate() {
+        let spare = {
+            let mut slabs = enter(slabs);
+            let spare = core::mem::replace(&mut slabs.spare, NIL);
+            slabs.slabs -= (spare != NIL) as usize;
+            spare
+        };
+        if spare != NIL {
+            uvm::give_pages(spare, CLASSES[index].pages as u32);
+            freed += CLASSES[index].pages as usize;
+        }
+    }
+    freed
+}
+
+/// What kmem holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KmemStats {
+    /// Pages, slabs and large allocations.
+    pub pages: usize,
+    /// Bytes that were asked for and are in use.
+    pub requested: usize,
+    /// Objects in slabs that are in use.
+    pub objects: usize,
+    /// Pages of large allocations.
+    pub large_pages: usize,
+}
+
+impl KmemStats {
+    /// The part of the pages that holds nothing that was asked for, in percent.
+    pub fn waste_percent(&self) -> usize {
+        let bytes = self.pages * PAGE_SIZE;
+        (bytes - self.requested.min(bytes)) * 100 / bytes.max(1)
+    }
+}
+
+/// What kmem holds now.
+pub fn stats() -> KmemStats {
+    let large_pages = LARGE_PAGES.load(Ordering::Relaxed);
+    let mut stats = KmemStats {
+        pages: large_pages,
+        requested: LARGE_REQUESTED.load(Ordering::Relaxed),
+        objects: 0,
+        large_pages,
+    };
+    for (index, slabs) in SLABS.iter().enumerate() {
+        let slabs = enter(slabs);
+        stats.pages += slabs.slabs * CLASSES[index].pages as usize;
+        stats.requested += slabs.requested;
+        stats.objects += slabs.objects;
+    }
+    stats
+}
+
+/// What one size class holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassStats {
+    /// Bytes of an object.
+    pub size: usize,
+    /// Pages of its slabs.
+    pub pages: usize,
+    /// Objects in use.
+    pub objects: usize,
+    /// Bytes that were asked for, of those.
+    pub requested: usize,
+}
+
+/// What each size class holds now, small sizes first.
+pub fn class_stats() -> impl Iterator<Item = ClassStats> {
+    SLABS.iter().zip(CLASSES).map(|(slabs, class)| {
+        let slabs = enter(slabs);
+        ClassStats {
+            size: class.size as usize,
+            pages: slabs.slabs * class.pages as usize,
+            objects: slabs.objects,
+            requested: slabs.requested,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! The budget: what is counted, the marks, the reserve, who may wait.
+//!
+//! Everything that the kernel allocates comes through [`take_pages`] and is counted in pages: frames,
+//! slabs, large allocations, and at boot the `vm_page` array. The image, thread stacks and device
+//! rings are the host's and are not counted.
+//!
+//! ```text
+//!   0 ............................ used ...... wake ... target ... usable ......... limit
+//!                                                                  |--- reserve ---|
+//! ```
+//! - `limit`: `memlimit=`, or all there is. Never exceeded.
+//! - `reserve`: only [`Alloc::PageDaemon`] gets into it: the pagedaemon, I/O completions. Cleaning a
+//!   page copies nothing, so it is smaller than NetBSD's 2 × MAXPHYS.
+//! - `usable` = limit − reserve: what everybody else gets.
+//! - When less than half of `free_target` is left below `usable`, the pagedaemon is woken, and works
+//!   until `free_target` is left. It also works while anybody waits, whatever the marks say.
+//!
+//! Who may wait: an lwp whose [`MemoryUse`] is `MayWait`, when it asks with [`Alloc::Wait`]. It sleeps on
+//! a sleep queue, and every page given back wakes one. A request that can never be met fails at once.
+//!
+//! [`MemoryUse`]: crate::lwp::MemoryUse
+
+use super::page::{Alloc, physmem};
+use super::pagedaemon;
+use crate::locks::sleepq::{self, Wakeup};
+use crate::lwp::{self, MemoryUse};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use rumpuser::{Errno, PAGE_SIZE};
+
+/// A limit below this is refused: NetBSD's rule, 2 × MAXPHYS (`vm.c`, `uvm_init`).
+pub const MINIMUM_LIMIT_BYTES: usize = 128 * 1024;
+
+static LIMIT: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(0);
+static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
+
+/// Threads that wait for memory.
+static WAITERS: AtomicUsize = AtomicUsize::new(0);
+/// Pages that they wait for.
+static WANTED: AtomicUsize = AtomicUsize::new(0);
+/// Changes whenever memory was given back while somebody waited. What waiters sleep on.
+static GIVEN: AtomicU32 = AtomicU32::new(0);
+/// Counts the times that the pagedaemon gave up; waiters that see it change fail.
+static GIVEN_UP: AtomicU32 = AtomicU32::new(0);
+/// Waits begun.
+static WAITS: AtomicU64 = AtomicU64::new(0);
+/// Requests refused.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
+/// For tests: allocations until one is refused; 0 = never.
+static FAIL_AFTER: AtomicU64 = AtomicU64::new(0);
+
+/// Address-like key of the sleep queue; the counter's own address.
+fn wait_key() -> usize {
+    (&raw const GIVEN).addr()
+}
+
+/// The marks that follow from a limit, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// The limit.
+    pub limit: usize,
+    /// Kept for the I/O path.
+    pub reserve: usize,
+    /// What others may use.
+    pub usable: usize,
+    /// The pagedaemon works until so many usable pages are free.
+    pub free_target: usize,
+    /// It is woken when fewer are.
+    pub free_wake: usize,
+}
+
+impl Marks {
+    /// For a limit of `limit` pages.
+    pub fn of(limit: usize) -> Marks {
+        let reserve = (limit / 32).clamp(8, 32);
+        let usable = limit.saturating_sub(reserve);
+        let free_target = (usable / 16).clamp(4, 512);
+        Marks {
+            limit,
+            reserve,
+            usable,
+            free_target,
+            free_wake: free_target.div_ceil(2),
+        }
+    }
+}
+
+/// The marks now.
+pub fn marks() -> Marks {
+    Marks::of(LIMIT.load(Ordering::Relaxed))
+}
+
+pub(super) fn set_limit(pages: usize) {
+    LIMIT.store(pages, Ordering::Relaxed);
+}
+
+/// Counts pages that are used for ever.
+pub(super) fn charge_fixed(pages: usize) {
+    let used = USED.fetch_add(pages, Ordering::Relaxed) + pages;
+    HIGH_WATER.fetch_max(used, Ordering::Relaxed);
+}
+
+/// Counts as [`super::stats`] shows them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts {
+    pub(super) used: usize,
+    pub(super) high_water: usize,
+    pub(super) waiters: usize,
+    pub(super) waits: u64,
+    pub(super) refused: u64,
+}
+
+pub(super) fn counts() -> Counts {
+    Counts {
+        used: USED.load(Ordering::Relaxed),
+        high_water: HIGH_WATER.load(Ordering::Relaxed),
+        waiters: WAITERS.load(Ordering::Relaxed),
+        waits: WAITS.load(Ordering::Relaxed),
+        refused: REFUSED.load(Ordering::Relaxed),
+    }
+}
+
+/// Usable pages that are free.
+pub(super) fn free_usable() -> usize {
+    marks().usable.saturating_sub(USED.load(Ordering::Relaxed))
+}
+
+/// Whether the pagedaemon has work: little is free, or somebody waits.
+pub fn short() -> bool {
+    WAITERS.load(Ordering::Relaxed) > 0 || free_usable() < marks().free_wake
+}
+
+/// How many pages the pagedaemon should free now.
+pub(super) fn shortage() -> usize {
+    let below_target = marks().free_target.saturating_sub(free_usable());
+    below_target.max(WANTED.load(Ordering::Relaxed))
+}
+
+/// Counts `pages` if they fit under what `how` may use.
+fn charge(pages: usize, how: Alloc) -> bool {
+    let marks = marks();
+    let most = match how {
+        Alloc::PageDaemon => marks.limit,
+        Alloc::NoWait | Alloc::Wait => marks.usable,
+    };
+    let mut used = USED.load(Ordering::Relaxed);
+    loop {
+        if used + pages > most {
+            return false;
+        }
+        match USED.compare_exchange_weak(used, used + pages, Ordering::SeqCst, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(now) => used = now,
+        }
+    }
+    let used = used + pages;
+    if used > HIGH_WATER.load(Ordering::Relaxed) {
+        HIGH_WATER.fetch_max(used, Ordering::Relaxed);
+    }
+    if used + marks.free_wake > marks.usable {
+        pagedaemon::kick();
+    }
+    true
+}
+
+/// Counts and takes a run, or neither.
+fn try_take(pages: u32, how: Alloc) -> Option<u32> {
+    if !charge(pages as usize, how) {
+        return None;
+    }
+    let number = physmem().and_then(|physmem| physmem.take(pages));
+    if number.is_none() {
+        USED.fetch_sub(pages as usize, Ordering::SeqCst);
+    }
+    number
+}
+
+/// What `how` comes to for the calling thread.
+fn allowed(how: Alloc) -> Alloc {
+    match (how, lwp::memory_use()) {
+        (Alloc::Wait, Some(MemoryUse::MayWait)) => Alloc::Wait,
+        // No lwp: a program's own thread before boot. Nobody would wake it.
+        (Alloc::Wait, None | Some(MemoryUse::NoWait)) => Alloc::NoWait,
+        (Alloc::Wait, Some(MemoryUse::Reserve)) => Alloc::PageDaemon,
+        (how, _) => how,
+    }
+}
+
+/// Takes a run of `pages` pages from the budget and from physical memory.
+pub(crate) fn take_pages(pages: u32, how: Alloc) -> Result<u32, Errno> {
+    if !super::ready() || injected_failure() {
+        return Err(Errno::ENOMEM);
+    }
+    if let Some(number) = try_take(pages, how) {
+        return Ok(number);
+    }
+    take_pages_short(pages, how)
+}
+
+#[cold]
+fn take_pages_short(pages: u32, how: Alloc) -> Result<u32, Errno> {
+    let how = allowed(how);
+    pagedaemon::kick();
+    if how == Alloc::Wait && pages as usize <= marks().usable && pagedaemon::is_running() {
+        return wait_for(pages);
+    }
+    // `allowed` may have opened the reserve.
+    try_take(pages, how).ok_or_else(|| {
+        REFUSED.fetch_add(1, Ordering::Relaxed);
+        Errno::ENOMEM
+    })
+}
+
+fn wait_for(pages: u32) -> Result<u32, Errno> {
+    WAITS.fetch_add(1, Ordering::Relaxed);
+    // SeqCst, here and where memory is given back: either this thread sees the memory, or the
+    // giver sees this waiter.
+    WAITERS.fetch_add(1, Ordering::SeqCst);
+    WANTED.fetch_add(pages as usize, Ordering::SeqCst);
+    let given_up = GIVEN_UP.load(Ordering::SeqCst);
+    let mut woken = false;
+    let result = loop {
+        let given = GIVEN.load(Ordering::SeqCst);
+        if let Some(number) = try_take(pages, Alloc::Wait) {
+            break Ok(number);
+        }
+        if GIVEN_UP.load(Ordering::SeqCst) != given_up {
+            REFUSED.fetch_add(1, Ordering::Relaxed);
+            break Err(Errno::ENOMEM);
+        }
+        pagedaemon::kick();
+        let must_wait = || GIVEN.load(Ordering::SeqCst) == given;
+        woken |= sleepq::sleep(wait_key(), false, must_wait, || (), None) == Wakeup::Signalled;
+    };
+    WANTED.fetch_sub(pages as usize, Ordering::SeqCst);
+    WAITERS.fetch_sub(1, Ordering::SeqCst);
+    // It may have been woken for a page and have got an earlier one: pass the wake-up on.
+    if woken && WAITERS.load(Ordering::SeqCst) > 0 && free_usable() > 0 {
+        wake(1);
+    }
+    result
+}
+
+/// Gives a run back.
+pub(crate) fn give_pages(number: u32, pages: u32) {
+    if let Some(physmem) = physmem() {
+        physmem.put(number, pages);
+        give_budget(pages as usize);
+    }
+}
+
+/// Gives counted pages back and wakes as many waiters.
+fn give_budget(pages: usize) {
+    USED.fetch_sub(pages, Ordering::SeqCst);
+    if WAITERS.load(Ordering::SeqCst) > 0 {
+        wake(pages);
+    }
+}
+
+/// Makes a run that was taken longer, in place.
+pub(crate) fn extend(number: u32, pages: u32, wanted: u32) -> bool {
+    let more = (wanted - pages) as usize;
+    if !charge(more, Alloc::NoWait) {
+        return false;
+    }
+    if physmem().is_some_and(|physmem| physmem.extend(number, pages, wanted)) {
+        return true;
+    }
+    give_budget(more);
+    false
+}
+
+/// Wakes up to `most` waiters, longest waiting first.
+fn wake(most: usize) {
+    GIVEN.fetch_add(1, Ordering::SeqCst);
+    for _ in 0..most {
+        if !sleepq::wake_one(wait_key(), |_| false) {
+            break;
+        }
+    }
+}
+
+/// Makes all that wait look again; if `give_up`, they fail unless there is memory after all.
+pub(super) fn wake_all_waiters(give_up: bool) {
+    if give_up {
+        GIVEN_UP.fetch_add(1, Ordering::SeqCst);
+    }
+    sleepq::wake_all(wait_key(), || {
+        GIVEN.fetch_add(1, Ordering::SeqCst);
+    });
+}
+
+/// For tests: lets `allocations` more page allocations through, and refuses the one after.
+/// 0 refuses none.
+pub fn fail_after(allocations: u64) {
+    FAIL_AFTER.store(allocations, Ordering::Relaxed);
+}
+
+#[inline]
+fn injected_failure() -> bool {
+    FAIL_AFTER.load(Ordering::Relaxed) != 0 && FAIL_AFTER.fetch_sub(1, Ordering::Relaxed) == 1
+}
+
+/// Pages in `bytes`, rounded down.
+pub(super) fn pages_in(bytes: usize) -> usize {
+    bytes / PAGE_SIZE
+}
