@@ -26,7 +26,6 @@ pub trait PciFunction {
     /// Writes an aligned 16-bit word.
     fn write16(&self, register: u8, value: u16);
     /// Maps memory BAR `bar` (0 to 5) for ever; `None` if it is absent, an I/O BAR or cannot be mapped.
-    /// Asked twice, it answers the same.
     fn map_bar(&self, bar: u8) -> Option<Self::Bar>;
 }
 
@@ -159,6 +158,7 @@ impl<F: PciFunction> PciTransport<F> {
         let mut common = None;
         let mut notify = None;
         let mut device = None;
+        let mut bars = Bars::new(&function);
         for capability in Capabilities::new(&function) {
             let kind = function.read8(capability.saturating_add(3));
             let (slot, min_len, align) = match kind {
@@ -170,7 +170,8 @@ impl<F: PciFunction> PciTransport<F> {
             if slot.is_some() {
                 continue;
             }
-            *slot = window(&function, capability, min_len, align).map(|w| (w, capability));
+            let window = window(&mut bars, capability, min_len, align);
+            *slot = window.map(|window| (window, capability));
         }
         let missing = |kind| Fault::Capability { kind };
         let (common, _) = common.ok_or(missing("common configuration"))?;
@@ -253,22 +254,44 @@ impl<F: PciFunction> Iterator for Capabilities<'_, F> {
     }
 }
 
+/// The BARs of a function, each mapped when it is first asked for: to measure one takes a while.
+struct Bars<'a, F: PciFunction> {
+    function: &'a F,
+    mapped: [Option<F::Bar>; 6],
+}
+
+impl<'a, F: PciFunction> Bars<'a, F> {
+    fn new(function: &'a F) -> Self {
+        let mapped = [const { None }; 6];
+        Bars { function, mapped }
+    }
+
+    fn get(&mut self, bar: u8) -> Option<F::Bar> {
+        let slot = self.mapped.get_mut(usize::from(bar))?;
+        if slot.is_none() {
+            *slot = self.function.map_bar(bar);
+        }
+        slot.clone()
+    }
+}
+
 /// The window that the capability at `at` describes, if it lies in a BAR that can be mapped.
 fn window<F: PciFunction>(
-    function: &F,
+    bars: &mut Bars<'_, F>,
     at: u8,
     min_len: usize,
     align: usize,
 ) -> Option<Window<F::Bar>> {
     // struct virtio_pci_cap has 16 bytes; a shorter one would reach past the configuration space.
     let length_register = at.checked_add(12)?;
+    let function = bars.function;
     let bar = function.read8(at + 4);
     let start = function.read32(at + 8) as usize;
     let len = function.read32(length_register) as usize;
-    if bar > 5 || len < min_len || !start.is_multiple_of(align) {
+    if len < min_len || !start.is_multiple_of(align) {
         return None;
     }
-    let bar = function.map_bar(bar)?;
+    let bar = bars.get(bar)?;
     let end = start.checked_add(len)?;
     (end <= bar.len()).then_some(Window { bar, start, len })
 }
