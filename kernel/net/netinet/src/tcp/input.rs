@@ -16,13 +16,14 @@ const CHALLENGES_MAX: u8 = 10;
 const CHALLENGE_PERIOD: u64 = 1_000_000_000;
 
 impl<P: Payload> Tcb<P> {
-    /// Takes in a segment whose checksum is right. Data that is next in order goes to `deliver`.
+    /// Takes in a segment whose checksum is right. Data that is next in order goes to `deliver`, which
+    /// answers whether it had room.
     pub fn input(
         &mut self,
         now: Instant,
         header: &Header,
         payload: P,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
     ) -> Outcome {
         let now = now.as_nanos();
         let mut out = Outcome::default();
@@ -85,7 +86,7 @@ impl<P: Payload> Tcb<P> {
         now: u64,
         header: &Header,
         payload: P,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
         out: &mut Outcome,
     ) {
         let control = header.control;
@@ -130,7 +131,7 @@ impl<P: Payload> Tcb<P> {
         now: u64,
         header: &Header,
         mut payload: P,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
         out: &mut Outcome,
     ) {
         let control = header.control;

@@ -266,6 +266,8 @@ pub struct Tcb<P> {
     pub(super) rcv_shift: u8,
     /// Bytes delivered that the user has not read.
     pub(super) rcv_unread: u32,
+    /// What memory there is for more, however large the buffer may be.
+    pub(super) rcv_room: u32,
     /// The receive buffer's size now, and what it may grow to.
     pub(super) rcv_bytes: u32,
     pub(super) rcv_max: u32,
@@ -363,6 +365,7 @@ impl<P: Payload> Tcb<P> {
             rcv_adv: Seq(0),
             rcv_shift: 0,
             rcv_unread: 0,
+            rcv_room: u32::MAX,
             rcv_bytes: config.receive_bytes,
             rcv_max: config.receive_max.max(config.receive_bytes),
             tune_bytes: 0,
@@ -435,6 +438,16 @@ impl<P: Payload> Tcb<P> {
     /// The size of the receive buffer now: it grows while the other side fills it in a round trip.
     pub fn receive_bytes(&self) -> u32 {
         self.rcv_bytes
+    }
+
+    /// Bytes in the send buffer, by what [`send`](Tcb::send) said and what was acknowledged.
+    pub fn queued(&self) -> u32 {
+        self.queued
+    }
+
+    /// Bytes delivered and not yet [`consumed`](Tcb::consumed).
+    pub fn unread(&self) -> u32 {
+        self.rcv_unread
     }
 
     /// How large a send buffer keeps the path busy.
@@ -560,6 +573,12 @@ impl<P: Payload> Tcb<P> {
         };
         self.rcv_max = bytes.min(ceiling);
         self.rcv_bytes = self.rcv_bytes.min(self.rcv_max);
+    }
+
+    /// What memory there is for more data: the window is no larger, but for what was announced before.
+    #[inline]
+    pub fn set_receive_room(&mut self, bytes: u32) {
+        self.rcv_room = bytes;
     }
 
     /// Memory is short: drops what came out of order. It was not acknowledged and comes again.

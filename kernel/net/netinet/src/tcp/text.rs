@@ -10,20 +10,23 @@ use super::timer::{DELAYED_ACK, Deadlines};
 const TUNE_ROUND_TRIP: u64 = 10_000_000;
 
 impl<P: Payload> Tcb<P> {
-    /// The next data, with nothing missing before it.
+    /// The next data, with nothing missing before it. Answers whether the user's buffer took it; if not,
+    /// it is as if it had never come.
     #[inline]
     pub(super) fn accept_in_order(
         &mut self,
         now: u64,
         payload: P,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
         out: &mut Outcome,
-    ) {
+    ) -> bool {
         let len = payload.len() as u32;
+        if !deliver(payload) {
+            return false;
+        }
         self.rcv_nxt += len;
         self.rcv_unread += len;
         self.tune(now, len);
-        deliver(payload);
         out.events |= Events::READABLE;
         // RFC 5681 §4.2: at least every second segment is acknowledged.
         if self.flags.contains(Flags::ACK_DELAYED) {
@@ -33,6 +36,7 @@ impl<P: Payload> Tcb<P> {
             self.flags |= Flags::ACK_DELAYED;
             self.due.ack = now + DELAYED_ACK;
         }
+        true
     }
 
     /// Data and FIN of a segment that is cut to the window; `seq` is the number of its first byte.
@@ -42,7 +46,7 @@ impl<P: Payload> Tcb<P> {
         seq: Seq,
         payload: P,
         fin: bool,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
         out: &mut Outcome,
     ) {
         if !self.state.may_receive() {
@@ -78,7 +82,7 @@ impl<P: Payload> Tcb<P> {
         now: u64,
         seq: Seq,
         payload: P,
-        deliver: &mut impl FnMut(P),
+        deliver: &mut impl FnMut(P) -> bool,
         out: &mut Outcome,
     ) {
         if seq == self.rcv_nxt {
@@ -89,7 +93,9 @@ impl<P: Payload> Tcb<P> {
             self.reass.insert(seq, payload, limit);
         }
         while let Some(piece) = self.reass.take(self.rcv_nxt) {
-            self.accept_in_order(now, piece, deliver, out);
+            if !self.accept_in_order(now, piece, deliver, out) {
+                break;
+            }
         }
         self.flags |= Flags::ACK_NOW;
     }
@@ -118,7 +124,10 @@ impl<P: Payload> Tcb<P> {
     /// (RFC 9293 §3.8.6.2.2, the receiver's silly window avoidance).
     pub(super) fn receive_window(&self) -> u32 {
         let current = self.rcv_adv.beyond(self.rcv_nxt);
-        let room = self.rcv_bytes.saturating_sub(self.rcv_unread);
+        let room = self
+            .rcv_bytes
+            .saturating_sub(self.rcv_unread)
+            .min(self.rcv_room);
         let step = (self.rcv_bytes / 2).min(u32::from(self.our_mss));
         if room < current.saturating_add(step) {
             current

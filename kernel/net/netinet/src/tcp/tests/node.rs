@@ -213,7 +213,8 @@ impl Node {
         let conn = self.conns.get_mut(&id).unwrap();
         let received = &mut conn.received;
         let outcome = conn.tcb.input(now, header, payload.to_vec(), &mut |data| {
-            received.extend(data)
+            received.extend(data);
+            true
         });
         self.settle(id, outcome);
     }

@@ -519,3 +519,37 @@ fn the_receive_buffer_grows_for_a_fast_sender_with_a_reader_that_keeps_up() {
     lazy.inject(seg(1, 1).data(4000));
     assert_eq!(lazy.tcb.receive_bytes(), 4000, "nobody reads");
 }
+
+#[test]
+fn data_that_the_buffer_has_no_memory_for_is_not_acknowledged_and_comes_again() {
+    let mut side = Side::established();
+    side.full = true;
+    side.inject(seg(1, 1).data(1000));
+    side.inject(seg(1001, 1).data(1000));
+    side.expect(1, 1, 0);
+    assert!(side.received.is_empty());
+    side.full = false;
+    side.inject(seg(1, 1).data(1000));
+    side.expect(1, 2001, 0);
+    assert_eq!(side.received.len(), 2000);
+}
+
+#[test]
+fn the_window_is_no_larger_than_the_memory_for_it() {
+    let mut side = Side::established();
+    side.tcb.set_receive_room(0);
+    side.inject(seg(1, 1).data(1000));
+    side.inject(seg(1001, 1).data(1000));
+    assert_eq!(
+        side.expect(1, 2001, 0).header.window,
+        6000,
+        "what was announced stays"
+    );
+    side.tcb.consumed(2000);
+    side.expect_silence();
+    side.tcb.set_receive_room(7500);
+    side.tcb.consumed(0);
+    side.inject(seg(2001, 1).data(1000));
+    side.inject(seg(3001, 1).data(1000));
+    assert_eq!(side.expect(1, 4001, 0).header.window, 6000);
+}

@@ -80,6 +80,8 @@ pub struct Side {
     pub received: Vec<u8>,
     pub out: Outcome,
     pub error: Option<Errno>,
+    /// The receive buffer takes nothing.
+    pub full: bool,
 }
 
 impl Side {
@@ -92,6 +94,7 @@ impl Side {
             received: Vec::new(),
             out: Outcome::default(),
             error: None,
+            full: false,
         }
     }
 
@@ -136,6 +139,7 @@ impl Side {
             received: Vec::new(),
             out: Outcome::default(),
             error: None,
+            full: false,
         }
     }
 
@@ -153,15 +157,17 @@ impl Side {
     }
 
     pub fn inject(&mut self, seg: Seg) {
-        let (now, received) = (self.instant(), &mut self.received);
+        let (now, full, received) = (self.instant(), self.full, &mut self.received);
         // Byte n of their stream has the value n.
         let first = seg.header.seq - IRS;
-        let payload = (0..seg.len).map(|n| first.wrapping_add(n) as u8).collect();
-        let out = self
-            .tcb
-            .input(now, &seg.header, payload, &mut |data: Vec<u8>| {
-                received.extend(data)
-            });
+        let payload: Vec<u8> = (0..seg.len).map(|n| first.wrapping_add(n) as u8).collect();
+        let mut deliver = |data: Vec<u8>| {
+            if !full {
+                received.extend(data);
+            }
+            !full
+        };
+        let out = self.tcb.input(now, &seg.header, payload, &mut deliver);
         self.note(out);
     }
 
