@@ -7,13 +7,20 @@ use tidy::manifest::Manifest;
 use tidy::project::{SourceFile, files, is_test_module, rust_files};
 
 /// Where code may be unsafe: files, or folders with a `/` at their end. Each says in its documentation what it guarantees.
-const MAY_BE_UNSAFE: [&str; 13] = [
+const MAY_BE_UNSAFE: [&str; 19] = [
     // The hypercall line: buffers go by address.
     "kernel/rumpuser/src/bio.rs",
     "kernel/rumpuser/src/host.rs",
     "kernel/rumpuser/src/iovec.rs",
     "kernel/rumpuser/src/memory.rs",
     "kernel/rumpuser/src/net.rs",
+    // What safe code above is made of: locks, threads, the allocator, pages, buffers that a device fills.
+    "kernel/rumpkern/src/kmem/",
+    "kernel/rumpkern/src/locks/",
+    "kernel/rumpkern/src/lwp.rs",
+    "kernel/rumpkern/src/uvm/cluster.rs",
+    "kernel/rumpkern/src/uvm/dma/",
+    "kernel/rumpkern/src/uvm/page.rs",
     // Hosts and machines.
     "platform/",
     "rumpuser-baremetal/",
@@ -178,7 +185,11 @@ fn file_names_say_what_is_inside() {
 #[test]
 fn every_file_says_first_what_it_is() {
     let mut breaches = Breaches::default();
-    for file in rust_files() {
+    // A module of tests is about the module that it belongs to.
+    for file in rust_files()
+        .iter()
+        .filter(|file| !file.name().ends_with("tests.rs"))
+    {
         if !file.text.starts_with("//!") {
             breaches.add(&file.path, "does not begin with //!");
         }
