@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rump_tests::disk::{Disk, FREEBSD_SPARSE3, Format};
 use rump_tests::tree::{Node, Tree, fingerprint};
 use rumpfs_ffs::bmap;
+use rumpfs_ffs::check::check;
 use rumpfs_ffs::corrupt::Fault;
 use rumpfs_ffs::dir;
 use rumpfs_ffs::disk::Metadata;
@@ -121,6 +122,9 @@ fn assert_shows(volume: &Volume, tree: &Tree) {
     for path in all {
         assert_eq!(found.nodes.get(path), tree.nodes.get(path), "{path}");
     }
+    let report = check(&volume.image).expect("a volume that can be checked");
+    let lines: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(report.is_consistent(), "{}", lines.join("\n"));
 }
 
 #[test]

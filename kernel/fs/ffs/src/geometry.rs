@@ -3,6 +3,8 @@
 //! Addresses and lengths are in fragments, offsets in bytes. Source: NetBSD sys/ufs/ffs/fs.h
 //! (`cgbase`, `cgstart`, `ino_to_fsba`, `ffs_blksize`, `ffs_blkoff`).
 
+use core::ops::Range;
+
 use crate::corrupt::Corrupt;
 use crate::disk::PIECE;
 use crate::raw;
@@ -56,6 +58,12 @@ impl Superblock {
     /// One past the last fragment of group `cg`.
     pub fn cgend(&self, cg: u32) -> u64 {
         self.size.min(self.cgbase(cg) + u64::from(self.fpg))
+    }
+
+    /// Fragments of the summary area.
+    pub fn summary(&self) -> Range<u64> {
+        let fragments = u64::from(self.cssize).div_ceil(u64::from(self.fsize));
+        self.csaddr..self.csaddr.saturating_add(fragments)
     }
 
     /// Group of fragment `address`, which lies inside the volume.

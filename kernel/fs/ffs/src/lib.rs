@@ -16,7 +16,7 @@
 //! [`raw`] has the bytes; [`superblock`], [`geometry`], [`cg`], [`inode`], [`dir`] judge them;
 //! [`bmap`] and [`lookup`] find blocks and names; [`corrupt`] lists what can be wrong. All of them
 //! see the disk by way of [`disk::Metadata`] alone. [`vfsops`] and [`vnops`] are what `rumpvfs` is
-//! given. [`mkfs`] makes a volume.
+//! given. [`mkfs`] makes a volume, [`check`] finds what is inconsistent in one.
 //!
 //! File data never passes through here: the page cache asks [`bmap`] where it lies. Metadata, and
 //! with them directories and long symlinks, pass through the buffer cache.
@@ -46,11 +46,13 @@ extern crate std;
 
 pub mod bmap;
 pub mod cg;
+pub mod check;
 pub mod corrupt;
 pub mod dir;
 pub mod disk;
 pub mod geometry;
 pub mod inode;
+pub mod journal;
 pub mod lookup;
 pub mod maps;
 pub mod mkfs;

@@ -15,6 +15,7 @@ use zerocopy::{BE, FromBytes, LE};
 
 use crate::corrupt::{Corrupt, Fault};
 use crate::disk::{Metadata, PIECE, read_with};
+use crate::journal::Journal;
 use crate::order::Order;
 use crate::raw::{self, RawSuperblock};
 
@@ -169,6 +170,10 @@ pub struct Superblock {
     pub time: i64,
     pub cstotal: Counts,
     pub volname: [u8; 32],
+    /// The journal, if the volume was ever used with one.
+    pub journal: Option<Journal>,
+    /// Inodes that hold quotas; 0 for none.
+    pub quotafile: [u64; 2],
 }
 
 /// What a mount tolerates.
@@ -349,6 +354,14 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
             time: self.newer(raw.time.get(), raw.old_time.get()),
             cstotal: self.cstotal(&sizes, &groups)?,
             volname: raw.volname,
+            journal: self
+                .updated
+                .then(|| Journal::decode(&raw.journal))
+                .flatten(),
+            quotafile: match flags.contains(Flags::DOQUOTA2) {
+                true => raw.quotafile.map(|ino| ino.get()),
+                false => [0; 2],
+            },
         };
         self.check_places(&superblock)?;
         Ok(Some(superblock))
@@ -535,8 +548,8 @@ impl<'a, O: ByteOrder> Candidate<'a, O> {
         let last = sb.cgdmin(sb.ncg - 1);
         // makefs(8) makes a last group that is metadata to its end.
         self.check(last <= sb.size, "size", sb.size as i64)?;
-        let fragments = u64::from(sb.cssize).div_ceil(u64::from(sb.fsize));
-        let inside = sb.is_data_run(sb.csaddr, fragments);
+        let summary = sb.summary();
+        let inside = sb.is_data_run(summary.start, summary.end - summary.start);
         self.check(inside, "csaddr", sb.csaddr as i64)
     }
 }
