@@ -1,5 +1,6 @@
 //! `run-qemu.sh` itself, with images of a few instructions: what it takes for an image, and how a guest's end becomes an exit status.
 
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,19 @@ fn wrong_arguments_are_named() {
         let (status, said) = run(&all);
         assert_eq!(status, 2, "{args:?}: {said}");
         assert!(said.contains(named), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_not_taken_again() {
+    let image = image_file("exits-0-at-once", &elf::exits_with(0));
+    let image = image.to_str().expect("UTF-8");
+    for address in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let holder = TcpListener::bind(address).expect("a port");
+        let port = holder.local_addr().expect("bound").port().to_string();
+        let (status, said) = run(&["--http-port", &port, image]);
+        assert_eq!(status, 2, "{said}");
+        assert!(said.contains("taken"), "{said}");
     }
 }
 
