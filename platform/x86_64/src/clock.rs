@@ -11,7 +11,7 @@ use core::time::Duration;
 use spin::Once;
 use x86_64::instructions::port::Port;
 
-/// How long is measured. An access to the reference takes one or two microseconds on an emulated machine, so the error is about
+/// How long is measured. A reading of the reference takes one or two microseconds on an emulated machine, so the error is about
 /// one in five thousand.
 const CALIBRATION: Duration = Duration::from_millis(10);
 
@@ -119,81 +119,135 @@ pub(crate) fn init(facts: &Facts, expired: fn(usize)) {
     });
 }
 
+/// A clock of known rate to measure the others by: something that counts ticks up, modulo a power of two.
+struct Reference {
+    read: fn(u16) -> u32,
+    port: u16,
+    mask: u32,
+    hz: u64,
+}
+
+/// The three counters at one moment.
+struct Sample {
+    tsc: u64,
+    timer: u32,
+    reference: u32,
+}
+
 /// Counts the time-stamp counter and the timer over an interval of the reference. Returns their rates.
 fn measure(facts: &Facts) -> (u64, u64, Source) {
-    // The timer's interrupt would end the machine's wait, not the measurement; interrupts are off here.
+    let (reference, source) = match facts.pm_timer {
+        Some((port, wide)) => {
+            let mask = if wide { u32::MAX } else { 0xff_ffff };
+            (
+                Reference {
+                    read: read_pm_timer,
+                    port,
+                    mask,
+                    hz: PM_TIMER_HZ,
+                },
+                Source::PmTimer,
+            )
+        }
+        None => (start_pit(), Source::Pit),
+    };
+    // Nobody waits for the timer yet: its count is looked at, and interrupts are off.
     apic::set_count(u32::MAX);
-    let first = sample();
-    let (interval, source) = match facts.pm_timer {
-        Some((port, wide)) => (wait_pm_timer(port, wide), Source::PmTimer),
-        None => (wait_pit(), Source::Pit),
-    };
-    let last = sample();
-    apic::set_count(0);
-    let per_second = |ticks: u64| {
-        let hz = u128::from(ticks) * u128::from(NANOS_PER_SECOND) / u128::from(interval.max(1));
-        u64::try_from(hz).unwrap_or(u64::MAX).max(1)
-    };
-    (
-        per_second(last.0.wrapping_sub(first.0)),
-        per_second(first.1.saturating_sub(last.1)),
-        source,
-    )
-}
-
-fn sample() -> (u64, u64) {
-    (tsc(), apic::count().into())
-}
-
-/// A reference that stands still would hang the machine: after so many reads it is given up.
-const MAX_READS: u32 = 10_000_000;
-
-/// Waits for the calibration's time by the ACPI timer. Returns how long it was, in nanoseconds.
-fn wait_pm_timer(port: u16, wide: bool) -> u64 {
-    let mask = if wide { u32::MAX } else { 0xff_ffff };
-    let mut port = Port::<u32>::new(port);
-    // SAFETY: the ACPI tables say that the timer is there; reading it has no side effect.
-    let mut read = || unsafe { port.read() };
-    let wanted = (CALIBRATION.as_nanos() as u64 * PM_TIMER_HZ / NANOS_PER_SECOND) as u32;
-    let start = read();
-    let mut passed = 0;
-    for _ in 0..MAX_READS {
-        passed = read().wrapping_sub(start) & mask;
+    let first = sample(&reference);
+    let wanted = (CALIBRATION.as_nanos() as u64 * reference.hz / NANOS_PER_SECOND) as u32;
+    // A reference that stands still would hang the machine: after so many reads it is given up.
+    for _ in 0..10_000_000 {
+        let passed =
+            (reference.read)(reference.port).wrapping_sub(first.reference) & reference.mask;
         if passed >= wanted {
             break;
         }
     }
-    u64::from(passed) * NANOS_PER_SECOND / PM_TIMER_HZ
+    let last = sample(&reference);
+    apic::set_count(0);
+    let interval = last.reference.wrapping_sub(first.reference) & reference.mask;
+    let per_second = |ticks: u64| {
+        let hz = u128::from(ticks) * u128::from(reference.hz) / u128::from(interval.max(1));
+        u64::try_from(hz).unwrap_or(u64::MAX).max(1)
+    };
+    let timer = first.timer.saturating_sub(last.timer);
+    (
+        per_second(last.tsc.wrapping_sub(first.tsc)),
+        per_second(timer.into()),
+        source,
+    )
 }
 
-/// The same by the 8254's third counter, whose gate and output are in the port of the speaker.
-fn wait_pit() -> u64 {
+/// Reads the three counters, several times: the reading that took least was not interrupted by whoever runs this machine.
+fn sample(reference: &Reference) -> Sample {
+    const READINGS: usize = 16;
+    let mut best = Sample {
+        tsc: 0,
+        timer: 0,
+        reference: 0,
+    };
+    let mut least = u64::MAX;
+    for _ in 0..READINGS {
+        let before = tsc();
+        let (counted, timer) = ((reference.read)(reference.port), apic::count());
+        let took = tsc().saturating_sub(before);
+        if took < least {
+            least = took;
+            best = Sample {
+                tsc: before + took / 2,
+                timer,
+                reference: counted,
+            };
+        }
+    }
+    best
+}
+
+fn read_pm_timer(port: u16) -> u32 {
+    // SAFETY: the ACPI tables say that the timer is there; reading it has no side effect.
+    unsafe { Port::<u32>::new(port).read() }
+}
+
+/// The 8254's third counter, whose gate is in the port of the speaker, counting down from all ones.
+const PIT_COUNTER: u16 = 0x42;
+const PIT_CONTROL: u16 = 0x43;
+const SPEAKER: u16 = 0x61;
+
+fn start_pit() -> Reference {
     const GATE: u8 = 1;
-    const SPEAKER: u8 = 2;
-    const OUTPUT: u8 = 1 << 5;
-    /// Counter 2, low byte then high byte, mode 0 (output goes high at zero).
+    const SOUND: u8 = 2;
+    /// Counter 2, low byte then high byte, mode 0 (one pass).
     const COUNTER_2_MODE_0: u8 = 0b1011_0000;
-    let count = (CALIBRATION.as_nanos() as u64 * PIT_HZ / NANOS_PER_SECOND) as u16;
-    let [low, high] = count.to_le_bytes();
-    let mut control = Port::<u8>::new(0x61);
-    // SAFETY: the port of the speaker's gate; nobody else uses it.
-    let mut read_control = || unsafe { control.read() };
-    let gate = (read_control() & !SPEAKER) | GATE;
+    // SAFETY: the port of the speaker; nobody else uses it.
+    let speaker = unsafe { Port::<u8>::new(SPEAKER).read() };
+    let gate = (speaker & !SOUND) | GATE;
     for (port, value) in [
-        (0x61, gate),
-        (0x43, COUNTER_2_MODE_0),
-        (0x42, low),
-        (0x42, high),
+        (SPEAKER, gate),
+        (PIT_CONTROL, COUNTER_2_MODE_0),
+        (PIT_COUNTER, 0xff),
+        (PIT_COUNTER, 0xff),
     ] {
         // SAFETY: the counter's ports; nobody else uses them.
         unsafe { Port::<u8>::new(port).write(value) };
     }
-    for _ in 0..MAX_READS {
-        if read_control() & OUTPUT != 0 {
-            break;
-        }
+    Reference {
+        read: read_pit,
+        port: PIT_COUNTER,
+        mask: 0xffff,
+        hz: PIT_HZ,
     }
-    u64::from(count) * NANOS_PER_SECOND / PIT_HZ
+}
+
+fn read_pit(port: u16) -> u32 {
+    const LATCH_COUNTER_2: u8 = 0b1000_0000;
+    // SAFETY: the counter's control port; nobody else uses it.
+    unsafe { Port::<u8>::new(PIT_CONTROL).write(LATCH_COUNTER_2) };
+    let mut counter = Port::<u8>::new(port);
+    // SAFETY: the low byte of what was latched.
+    let low = unsafe { counter.read() };
+    // SAFETY: and the high one.
+    let high = unsafe { counter.read() };
+    u32::from(u16::MAX - u16::from_le_bytes([low, high]))
 }
 
 /// Nanoseconds since entry; 0 until the rate is known.

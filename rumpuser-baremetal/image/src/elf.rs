@@ -35,7 +35,10 @@ pub(crate) struct Elf<'a> {
 fn number(bytes: &[u8], at: usize, len: usize) -> Result<u64, Malformed> {
     let field = at.checked_add(len).and_then(|end| bytes.get(at..end));
     let field = field.ok_or(Malformed("the file is cut off"))?;
-    Ok(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    Ok(field
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn put(bytes: &mut [u8], at: usize, value: u64) {
@@ -51,7 +54,9 @@ impl<'a> Elf<'a> {
         let table = |offset: usize, count: usize, size: usize| -> Result<Range<usize>, Malformed> {
             let start = number(bytes, offset, 8)? as usize;
             let end = start.checked_add(number(bytes, count, 2)? as usize * size);
-            end.filter(|&end| end <= bytes.len()).map(|end| start..end).ok_or(Malformed("headers beyond the end"))
+            end.filter(|&end| end <= bytes.len())
+                .map(|end| start..end)
+                .ok_or(Malformed("headers beyond the end"))
         };
         Ok(Elf {
             bytes,
@@ -67,7 +72,9 @@ impl<'a> Elf<'a> {
     /// Offsets of the headers of loaded segments.
     fn loads(&self) -> Vec<usize> {
         let headers = self.program_headers.clone().step_by(PROGRAM_HEADER_BYTES);
-        headers.filter(|&at| self.number(at, 4).is_ok_and(|kind| kind == PT_LOAD)).collect()
+        headers
+            .filter(|&at| self.number(at, 4).is_ok_and(|kind| kind == PT_LOAD))
+            .collect()
     }
 
     /// Addresses of the code.
@@ -85,7 +92,9 @@ impl<'a> Elf<'a> {
     pub(crate) fn functions(&self, text: &Range<u64>) -> Result<BTreeMap<u64, String>, Malformed> {
         let mut functions = BTreeMap::new();
         let mut headers = self.section_headers.clone().step_by(SECTION_HEADER_BYTES);
-        let Some(symbols) = headers.find(|&at| self.number(at + 4, 4).is_ok_and(|kind| kind == SHT_SYMTAB)) else {
+        let Some(symbols) =
+            headers.find(|&at| self.number(at + 4, 4).is_ok_and(|kind| kind == SHT_SYMTAB))
+        else {
             return Ok(functions);
         };
         let link = self.number(symbols + 40, 4)? as usize;
@@ -99,7 +108,10 @@ impl<'a> Elf<'a> {
             if !matches!(kind, STT_FUNC | STT_NOTYPE) || !text.contains(&address) {
                 continue;
             }
-            let name = self.bytes.get(names + self.number(at, 4)? as usize..).unwrap_or_default();
+            let name = self
+                .bytes
+                .get(names + self.number(at, 4)? as usize..)
+                .unwrap_or_default();
             let len = name.iter().position(|&byte| byte == 0).unwrap_or(0);
             let name = String::from_utf8_lossy(&name[..len]).into_owned();
             // Of several names for an address a function's is best; linker symbols and local labels are of no use.
@@ -146,7 +158,10 @@ impl<'a> Elf<'a> {
             }
             let start = self.number(at + 8, 8)? as usize;
             let end = start + self.number(at + 32, 8)? as usize;
-            let data = self.bytes.get(start..end).ok_or(Malformed("a segment beyond the end"))?;
+            let data = self
+                .bytes
+                .get(start..end)
+                .ok_or(Malformed("a segment beyond the end"))?;
             let memory = self.number(at + 40, 8)?;
             append_segment(&mut bytes, copy, data);
             put(&mut bytes, copy + 40, memory);

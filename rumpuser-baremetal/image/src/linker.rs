@@ -10,11 +10,19 @@ use std::{env, fs, io};
 /// The linker to use: rustc's own LLD where it comes with the toolchain, else the system's.
 pub(crate) fn real_linker() -> PathBuf {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let sysroot = Command::new(rustc).args(["--print", "sysroot"]).output().ok();
+    let sysroot = Command::new(rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .ok();
     let sysroot = sysroot.and_then(|output| String::from_utf8(output.stdout).ok());
     let host = env::var("HOST").unwrap_or_default();
     sysroot
-        .map(|root| Path::new(root.trim()).join("lib/rustlib").join(host).join("bin/gcc-ld/ld.lld"))
+        .map(|root| {
+            Path::new(root.trim())
+                .join("lib/rustlib")
+                .join(host)
+                .join("bin/gcc-ld/ld.lld")
+        })
         .filter(|path| path.exists())
         .unwrap_or_else(|| PathBuf::from("ld"))
 }
@@ -22,7 +30,9 @@ pub(crate) fn real_linker() -> PathBuf {
 /// Links, and finishes the image. Returns the status to end with.
 pub(crate) fn run(real: &OsStr, arguments: &[OsString], strip: bool) -> io::Result<i32> {
     // Whatever the profile says of stripping, symbols are wanted until the table is made.
-    let kept = arguments.iter().filter(|argument| *argument != "--strip-all" && *argument != "-s");
+    let kept = arguments
+        .iter()
+        .filter(|argument| *argument != "--strip-all" && *argument != "-s");
     let status = Command::new(real).args(kept).status()?;
     if !status.success() {
         return Ok(status.code().unwrap_or(1));
@@ -55,7 +65,10 @@ fn finish(path: &Path, strip: bool) -> io::Result<()> {
 fn output_of(arguments: &[OsString]) -> io::Result<Option<PathBuf>> {
     let mut words = Vec::new();
     for argument in arguments {
-        match argument.to_str().and_then(|argument| argument.strip_prefix('@')) {
+        match argument
+            .to_str()
+            .and_then(|argument| argument.strip_prefix('@'))
+        {
             Some(file) => words.extend(split(&fs::read_to_string(file)?)),
             None => words.push(argument.clone()),
         }

@@ -8,7 +8,10 @@ const MAX_NAME_BYTES: usize = 240;
 
 /// The table of `functions`, mangled names by address, of code that starts at `base`.
 pub(crate) fn encode(base: u64, functions: &BTreeMap<u64, String>) -> Vec<u8> {
-    let names: Vec<(u64, Vec<String>)> = functions.iter().map(|(&address, name)| (address, words(name))).collect();
+    let names: Vec<(u64, Vec<String>)> = functions
+        .iter()
+        .map(|(&address, name)| (address, words(name)))
+        .collect();
     let order = by_use(&names);
     let number: HashMap<&str, u64> = order.iter().map(|word| word.as_str()).zip(0..).collect();
     let mut table = b"KSY1\0\0\0\0".to_vec();
@@ -55,7 +58,11 @@ fn words(mangled: &str) -> Vec<String> {
     let name = format!("{:#}", demangle(mangled));
     let mut words: Vec<String> = Vec::new();
     let mut before = None;
-    for character in name.chars().filter(char::is_ascii_graphic).take(MAX_NAME_BYTES) {
+    for character in name
+        .chars()
+        .filter(char::is_ascii_graphic)
+        .take(MAX_NAME_BYTES)
+    {
         let kind = character.is_ascii_alphanumeric() || character == '_';
         match words.last_mut() {
             Some(word) if before == Some(kind) => word.push(character),
@@ -66,12 +73,14 @@ fn words(mangled: &str) -> Vec<String> {
     words
 }
 
+/// The reader, which only runs in images otherwise.
+#[cfg(test)]
+#[path = "../../../platform/x86_64/src/symbols.rs"]
+mod symbols;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[path = "../../../platform/x86_64/src/symbols.rs"]
-    mod symbols;
 
     fn named(table: &[u8], address: u64) -> Option<String> {
         let symbols = symbols::Symbols::parse(table, 0x1000)?;
@@ -82,28 +91,49 @@ mod tests {
     fn every_address_has_the_name_of_the_function_it_is_in() {
         let functions = BTreeMap::from([
             (0x1000, "pvh_entry".to_owned()),
-            (0x1234, "_ZN8platform5clock3now17h0123456789abcdefE".to_owned()),
-            (0x9_1234, "_ZN8platform5clock4wall17h0123456789abcdefE".to_owned()),
+            (
+                0x1234,
+                "_ZN8platform5clock3now17h0123456789abcdefE".to_owned(),
+            ),
+            (
+                0x9_1234,
+                "_ZN8platform5clock4wall17h0123456789abcdefE".to_owned(),
+            ),
         ]);
         let table = encode(0x1000, &functions);
         assert_eq!(named(&table, 0x1000).unwrap(), "pvh_entry+0x0");
         assert_eq!(named(&table, 0x1233).unwrap(), "pvh_entry+0x233");
         assert_eq!(named(&table, 0x1234).unwrap(), "platform::clock::now+0x0");
-        assert_eq!(named(&table, 0x9_1235).unwrap(), "platform::clock::wall+0x1");
+        assert_eq!(
+            named(&table, 0x9_1235).unwrap(),
+            "platform::clock::wall+0x1"
+        );
         assert_eq!(named(&table, 0xfff), None);
     }
 
     #[test]
     fn names_are_stored_once_by_word() {
-        let functions: BTreeMap<u64, String> =
-            (0..1000).map(|n| (0x1000 + n * 64, format!("_ZN8platform5clock3now17h{n:016x}E"))).collect();
+        let functions: BTreeMap<u64, String> = (0..1000)
+            .map(|n| {
+                (
+                    0x1000 + n * 64,
+                    format!("_ZN8platform5clock3now17h{n:016x}E"),
+                )
+            })
+            .collect();
         assert!(encode(0x1000, &functions).len() < 1000 * 8);
     }
 
     #[test]
     fn a_table_that_is_cut_off_or_broken_yields_no_name_and_no_panic() {
-        let functions: BTreeMap<u64, String> =
-            (0..50).map(|n| (0x1000 + n * 300, format!("_ZN8platform5clock3n{:02}17h{n:016x}E", n))).collect();
+        let functions: BTreeMap<u64, String> = (0..50)
+            .map(|n| {
+                (
+                    0x1000 + n * 300,
+                    format!("_ZN8platform5clock3n{:02}17h{n:016x}E", n),
+                )
+            })
+            .collect();
         let table = encode(0x1000, &functions);
         for end in 0..table.len() {
             assert_eq!(named(&table[..end], 0x2000), None);

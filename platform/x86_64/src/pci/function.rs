@@ -162,14 +162,15 @@ impl Function {
         None
     }
 
-    /// BAR number `number`, 0 to 5. Its size is found by writing to it while the function does not decode addresses.
+    /// BAR number `number`, 0 to 5; `None` for the upper half of a BAR of 64 bits too. Its size is found by writing to it while the
+    /// function does not decode addresses.
     pub fn bar(&self, number: u8) -> Option<Bar> {
         let bars = match self.read8(header::TYPE) & !header::TYPE_MULTIFUNCTION {
             0 => 6,
             header::TYPE_BRIDGE => 2,
             _ => 0,
         };
-        if number >= bars {
+        if number >= bars || self.is_upper_half(number) {
             return None;
         }
         let register = header::BARS + 4 * u16::from(number);
@@ -184,6 +185,16 @@ impl Function {
         }
         self.write16(header::COMMAND, command);
         decode(words)
+    }
+
+    /// Whether BAR `number` belongs to the one before it. They can only be told apart from the first one on.
+    fn is_upper_half(&self, number: u8) -> bool {
+        let mut upper = false;
+        for before in 0..number {
+            let word = self.read32(header::BARS + 4 * u16::from(before));
+            upper = !upper && is_64_bits(word);
+        }
+        upper
     }
 
     /// What a BAR's word is, and what it becomes when all ones are written.
@@ -211,29 +222,36 @@ impl Function {
     }
 }
 
+/// Of a BAR: it is one of I/O ports.
+const BAR_IO: u32 = 1;
+
+/// Whether a BAR's word says that the next one is its upper half.
+fn is_64_bits(word: u32) -> bool {
+    const TYPE: u32 = 6;
+    const TYPE_64_BITS: u32 = 4;
+    word & BAR_IO == 0 && word & TYPE == TYPE_64_BITS
+}
+
 /// Decodes a BAR (PCI 3.0 §6.2.5.1) from two words, each as placed and as it answers to all ones. The second is looked at only if the
 /// first says that they belong together.
 fn decode(words: [(u32, u32); 2]) -> Option<Bar> {
-    const IO: u32 = 1;
-    const TYPE: u32 = 6;
-    const TYPE_64_BITS: u32 = 4;
     let [(placed, sized), (placed_high, sized_high)] = words;
     if sized == 0 || sized == u32::MAX && placed == u32::MAX {
         return None;
     }
-    if placed & IO != 0 {
+    if placed & BAR_IO != 0 {
         let mask = sized & !3 | 0xffff_0000;
         return Some(Bar::Io {
             port: placed & !3,
             ports: (!mask).wrapping_add(1),
         });
     }
-    let (address, mask) = match placed & TYPE {
-        TYPE_64_BITS => (
+    let (address, mask) = match is_64_bits(placed) {
+        true => (
             u64::from(placed & !15) | u64::from(placed_high) << 32,
             u64::from(sized & !15) | u64::from(sized_high) << 32,
         ),
-        _ => (
+        false => (
             u64::from(placed & !15),
             u64::from(sized & !15) | 0xffff_ffff << 32,
         ),
