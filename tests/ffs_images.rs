@@ -3,43 +3,35 @@
 use std::collections::BTreeSet;
 
 use rump_tests::disk::{Disk, FREEBSD_SPARSE3, Format};
+use rump_tests::spoil::Image;
 use rump_tests::tree::{Node, Tree, fingerprint};
 use rumpfs_ffs::bmap;
 use rumpfs_ffs::check::check;
 use rumpfs_ffs::corrupt::Fault;
 use rumpfs_ffs::dir;
-use rumpfs_ffs::disk::Metadata;
 use rumpfs_ffs::inode::{Contents, Inode};
 use rumpfs_ffs::raw::UFS_ROOTINO;
 use rumpfs_ffs::superblock::{self, Clean, Superblock, Tolerance};
-use rumpuser::Errno;
 use rumpvfs::vnode::VnodeType;
 
-/// An image in memory.
-struct Image(Vec<u8>);
-
-impl Metadata for Image {
-    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
-        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
-        visit(self.0.get(start..start + len).ok_or(Errno::EINVAL)?);
-        Ok(())
-    }
-}
-
 struct Volume {
-    image: Image,
+    bytes: Vec<u8>,
     sb: Superblock,
 }
 
 impl Volume {
     fn of(disk: &Disk) -> Volume {
-        let image = Image(std::fs::read(&disk.image).expect("the image"));
-        let sb = superblock::find(&image, Tolerance::default()).expect("a superblock");
-        Volume { image, sb }
+        let bytes = std::fs::read(&disk.image).expect("the image");
+        let sb = superblock::find(&Image(&bytes), Tolerance::default()).expect("a superblock");
+        Volume { bytes, sb }
+    }
+
+    fn image(&self) -> Image<'_> {
+        Image(&self.bytes)
     }
 
     fn inode(&self, ino: u32) -> Result<Inode, Fault> {
-        Inode::load(&self.sb, &self.image, ino)
+        Inode::load(&self.sb, &self.image(), ino)
     }
 
     fn contents(&self, inode: &Inode, from: u64, len: u64) -> Result<Vec<u8>, Fault> {
@@ -48,12 +40,12 @@ impl Volume {
         let mut at = from;
         while at < end {
             let (block, into) = (at >> self.sb.bshift, at % u64::from(self.sb.bsize));
-            let extent = bmap::map(&self.sb, &self.image, inode, block, 1 << 20)?;
+            let extent = bmap::map(&self.sb, &self.image(), inode, block, 1 << 20)?;
             let run = (extent.bytes - into).min(end - at) as usize;
             match extent.address {
                 Some(address) => {
                     let start = (self.sb.byte_of(address) + into) as usize;
-                    bytes.extend_from_slice(&self.image.0[start..start + run]);
+                    bytes.extend_from_slice(&self.bytes[start..start + run]);
                 }
                 None => bytes.resize(bytes.len() + run, 0),
             }
@@ -64,11 +56,17 @@ impl Volume {
 
     fn names(&self, inode: &Inode) -> Result<Vec<(String, u32, Option<VnodeType>)>, Fault> {
         let mut names = Vec::new();
-        dir::walk(&self.sb, &self.image, inode, (0, u64::MAX), &mut |entry| {
-            let name = String::from_utf8_lossy(entry.name).into_owned();
-            names.push((name, entry.ino, entry.vtype));
-            true
-        })?;
+        dir::walk(
+            &self.sb,
+            &self.image(),
+            inode,
+            (0, u64::MAX),
+            &mut |entry| {
+                let name = String::from_utf8_lossy(entry.name).into_owned();
+                names.push((name, entry.ino, entry.vtype));
+                true
+            },
+        )?;
         Ok(names)
     }
 
@@ -122,7 +120,7 @@ fn assert_shows(volume: &Volume, tree: &Tree) {
     for path in all {
         assert_eq!(found.nodes.get(path), tree.nodes.get(path), "{path}");
     }
-    let report = check(&volume.image).expect("a volume that can be checked");
+    let report = check(&volume.image()).expect("a volume that can be checked");
     let lines: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     assert!(report.is_consistent(), "{}", lines.join("\n"));
 }
@@ -152,7 +150,7 @@ fn a_directory_of_10_000_entries_is_read_and_every_name_found() {
     let root = volume.inode(UFS_ROOTINO).expect("the root");
     let mut hint = 0;
     for (name, ino, _) in volume.names(&root).expect("names") {
-        let (sb, image) = (&volume.sb, &volume.image);
+        let (sb, image) = (&volume.sb, &volume.image());
         let found = rumpfs_ffs::lookup::lookup(sb, image, &root, name.as_bytes(), hint);
         let found = found.expect("readable").expect("there");
         assert_eq!(found.ino, ino);

@@ -7,7 +7,7 @@
 //! - [`http`]: a client that can also misbehave.
 //! - [`namespace`]: a network namespace with a tap device, for tests that need whole frames; [`frame`]: such frames.
 //! - [`elf`]: hand-made images of a few instructions, for tests of `run-qemu.sh` itself.
-//! - [`random`]: numbers from a seed.
+//! - [`random`]: numbers from a seed; [`spoil`]: FFS images spoiled by a seed.
 //!
 //! Everything made here lies in `target/tests`.
 
@@ -20,6 +20,7 @@ pub mod image;
 pub mod namespace;
 pub mod random;
 pub mod setup;
+pub mod spoil;
 pub mod tree;
 
 use std::io::Write as _;

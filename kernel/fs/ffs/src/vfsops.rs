@@ -108,7 +108,7 @@ impl VfsOps for Ffs {
             }
         }
         if !args.options.read_only {
-            log::error!("ffs: {}: can only be mounted for reading", device.name());
+            log::info!("ffs: {}: can only be mounted for reading", device.name());
             return Err(Errno::EROFS);
         }
         let volume = Volume::open(device, &args.options);
