@@ -32,7 +32,8 @@ const CHAIN_BYTES: u64 = u32::MAX as u64;
 /// How a queue is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// The most descriptors in the ring; the queue gets the power of two below that the device has too.
+    /// How many chains it is to hold. Where chains take one slot each, this is the ring's size (the power of two
+    /// below, if the device has so many); else the ring is made longer, as far as the device goes.
     pub size: u16,
     /// The most descriptors in a chain. Where the device takes indirect descriptors each slot has
     /// a table of so many; else, or if it is 1, chains lie in the ring and are cut to its size.

@@ -205,8 +205,13 @@ impl<T: Transport> Device<T> {
         if max == 0 {
             return Err(Fault::QueueMissing { queue: index }.into());
         }
+        // Chains that lie in the ring itself need it longer for as many of them.
+        let wanted = match self.has(Features::INDIRECT_DESC.bits()) {
+            true => shape.size,
+            false => shape.size.saturating_mul(shape.chain),
+        };
         // A split queue's size is a power of two [virtio 1.2 §2.7], and the device may say anything.
-        let size = shape.size.min(max).clamp(1, Queue::MAX_SIZE);
+        let size = wanted.min(max).clamp(1, Queue::MAX_SIZE);
         let size = 1 << size.ilog2();
         let features = Features::from_bits_retain(self.features);
         let mut queue = Queue::new(dma, index, Shape { size, ..shape }, features)
