@@ -165,7 +165,7 @@ fn echoes(properties: &[&str], burst: usize) {
     while sent < 600 {
         let frames: Vec<Vec<u8>> = (0..burst)
             .map(|_| {
-                let len = 46 + random.below(1500 - 46 + 1) as usize;
+                let len = 46 + random.below(1500 - 46 + 1);
                 ethernet(GUEST_MAC, OUR_MAC, EXPERIMENT, &random.bytes(len))
             })
             .collect();

@@ -61,7 +61,7 @@ impl Card {
         unsafe { self.device.transmit(&packet) }
     }
 
-    fn frame(&self, number: usize, offset: usize, len: usize) -> &mut [u8] {
+    fn frame(&mut self, number: usize, offset: usize, len: usize) -> &mut [u8] {
         // SAFETY: inside the buffer.
         let start = unsafe { self.buffer(number).add(offset) };
         // SAFETY: received into and not provided again, so the buffer is ours alone while the frame is looked at.
@@ -85,7 +85,7 @@ pub(crate) fn echo() -> Result<(), Errno> {
         info.tx_depth,
         if device.link_up() { "up" } else { "down" }
     );
-    let card = Card {
+    let mut card = Card {
         device,
         memory: pages(0, BUFFERS * BUFFER / rumpuser::PAGE_SIZE)?,
     };
