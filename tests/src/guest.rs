@@ -1,7 +1,7 @@
 //! One guest: `run-qemu.sh` with an image, its console, and its end.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -232,7 +232,7 @@ impl Guest {
     fn start(mut command: Command, slot: Slot, address: Option<SocketAddr>) -> Self {
         // A process group of its own: dropping the guest ends all of it. Not the test's terminal, either.
         command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
@@ -319,6 +319,15 @@ impl Guest {
     /// If no whole answer comes.
     pub fn get(&self, target: &str) -> Response {
         http::get(self.address(), target).unwrap_or_else(|error| panic!("GET {target}: {error:#}"))
+    }
+
+    /// Types on its console.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn type_text(&mut self, text: &str) {
+        let keyboard = self.child.stdin.as_mut().expect("piped");
+        keyboard.write_all(text.as_bytes()).expect("the guest runs");
     }
 
     /// Whether it has not ended yet.
