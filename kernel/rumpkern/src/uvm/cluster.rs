@@ -1,7 +1,8 @@
-//! Packet buffers of 2 KiB (NetBSD's mbuf clusters, MCLBYTES): two to a page.
+//! Packet buffers: clusters of 2 KiB (NetBSD's MCLBYTES), two to a page, and small ones for headers and
+//! short data (MLEN), sixteen to a page.
 //!
-//! A [`Cluster`] is counted like a [`Frame`](super::Frame): a clone shares it, and only a sole holder writes. It
-//! comes from kmem's 2048-byte slabs, so it is charged to the budget on every host.
+//! A [`Buffer`] is counted like a [`Frame`](super::Frame): a clone shares it, and only a sole holder writes. It
+//! comes from kmem's slabs of its size, so it is charged to the budget on every host.
 
 #![allow(unsafe_code)]
 
@@ -15,41 +16,67 @@ use rumpuser::Errno;
 
 /// Bytes of a cluster that hold data.
 pub const MCLBYTES: usize = 2048 - size_of::<AtomicUsize>();
+/// Bytes of a small buffer that hold data.
+pub const MLEN: usize = 256 - size_of::<AtomicUsize>();
+
+/// Buffers alive in the process: small ones, and clusters.
+static SMALLS: AtomicUsize = AtomicUsize::new(0);
+static CLUSTERS: AtomicUsize = AtomicUsize::new(0);
 
 #[repr(C)]
-struct Shared {
+struct Shared<const N: usize> {
     holders: AtomicUsize,
-    bytes: [u8; MCLBYTES],
+    bytes: [u8; N],
 }
 
-const LAYOUT: Layout = Layout::new::<Shared>();
-const _: () = assert!(LAYOUT.size() == 2048);
-
-/// A packet buffer with a count of its holders.
-pub struct Cluster {
+/// A packet buffer of `N` bytes with a count of its holders.
+pub struct Buffer<const N: usize> {
     /// Allocated with `LAYOUT`, initialised, and alive while there are holders.
-    shared: NonNull<Shared>,
+    shared: NonNull<Shared<N>>,
 }
+
+/// A buffer for a received packet.
+pub type Cluster = Buffer<MCLBYTES>;
+/// A buffer for headers and short data.
+pub type SmallBuffer = Buffer<MLEN>;
+
+const _: () = assert!(Cluster::LAYOUT.size() == 2048);
+const _: () = assert!(SmallBuffer::LAYOUT.size() == 256);
 
 // SAFETY: as for Arc<[u8; N]>: the count is atomic, and the bytes are shared for reading only.
-unsafe impl Send for Cluster {}
+unsafe impl<const N: usize> Send for Buffer<N> {}
 // SAFETY: as above.
-unsafe impl Sync for Cluster {}
+unsafe impl<const N: usize> Sync for Buffer<N> {}
 
-impl Cluster {
-    /// A cluster. What it contains is left over from before: any bytes.
+impl<const N: usize> Buffer<N> {
+    const LAYOUT: Layout = Layout::new::<Shared<N>>();
+
+    /// Buffers of this size alive in the process.
+    pub fn in_use() -> usize {
+        Self::alive().load(Ordering::Relaxed)
+    }
+
+    fn alive() -> &'static AtomicUsize {
+        match N {
+            MLEN => &SMALLS,
+            _ => &CLUSTERS,
+        }
+    }
+
+    /// A buffer. What it contains is left over from before: any bytes.
     ///
     /// # Errors
     /// `ENOMEM`, depending on `how`.
-    pub fn alloc(how: Alloc) -> Result<Cluster, Errno> {
-        let block = kmem::allocate(LAYOUT, how).ok_or(Errno::ENOMEM)?;
-        let shared = block.cast::<Shared>();
+    pub fn alloc(how: Alloc) -> Result<Buffer<N>, Errno> {
+        let block = kmem::allocate(Self::LAYOUT, how).ok_or(Errno::ENOMEM)?;
+        let shared = block.cast::<Shared<N>>();
         // SAFETY: the block is as large and aligned as a `Shared`, and nobody else's.
         let holders = unsafe { &raw mut (*shared.as_ptr()).holders };
         // SAFETY: as above; the place for the count. The bytes are memory of the host's, mapped and
         // so initialised with whatever is in them.
         unsafe { holders.write(AtomicUsize::new(1)) };
-        Ok(Cluster { shared })
+        Self::alive().fetch_add(1, Ordering::Relaxed);
+        Ok(Buffer { shared })
     }
 
     fn holders(&self) -> &AtomicUsize {
@@ -60,7 +87,7 @@ impl Cluster {
 
     /// The bytes.
     #[inline]
-    pub fn as_bytes(&self) -> &[u8; MCLBYTES] {
+    pub fn as_bytes(&self) -> &[u8; N] {
         // SAFETY: alive while this holder is; written only through a sole holder's exclusive
         // reference, or by a device while the DMA table is the sole holder.
         unsafe { &(*self.shared.as_ptr()).bytes }
@@ -68,7 +95,7 @@ impl Cluster {
 
     /// The bytes to write, if this is the only handle.
     #[inline]
-    pub fn get_mut(&mut self) -> Option<&mut [u8; MCLBYTES]> {
+    pub fn get_mut(&mut self) -> Option<&mut [u8; N]> {
         if !self.is_unique() {
             return None;
         }
@@ -82,8 +109,8 @@ impl Cluster {
         self.holders().load(Ordering::Acquire) == 1
     }
 
-    /// Whether both are handles of one cluster.
-    pub fn ptr_eq(&self, other: &Cluster) -> bool {
+    /// Whether both are handles of one buffer.
+    pub fn ptr_eq(&self, other: &Buffer<N>) -> bool {
         self.shared == other.shared
     }
 
@@ -94,29 +121,30 @@ impl Cluster {
     }
 }
 
-impl Clone for Cluster {
-    fn clone(&self) -> Cluster {
+impl<const N: usize> Clone for Buffer<N> {
+    fn clone(&self) -> Buffer<N> {
         let before = self.holders().fetch_add(1, Ordering::Relaxed);
-        assert!(before < usize::MAX / 2, "too many handles of one cluster");
-        Cluster {
+        assert!(before < usize::MAX / 2, "too many handles of one buffer");
+        Buffer {
             shared: self.shared,
         }
     }
 }
 
-impl Drop for Cluster {
+impl<const N: usize> Drop for Buffer<N> {
     fn drop(&mut self) {
         if self.holders().fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
         fence(Ordering::Acquire);
+        Self::alive().fetch_sub(1, Ordering::Relaxed);
         // SAFETY: allocated with `LAYOUT`, and this was the last holder.
-        unsafe { kmem::release(self.shared.cast(), LAYOUT) };
+        unsafe { kmem::release(self.shared.cast(), Self::LAYOUT) };
     }
 }
 
-impl fmt::Debug for Cluster {
+impl<const N: usize> fmt::Debug for Buffer<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cluster({:p})", self.shared)
+        write!(f, "Buffer<{N}>({:p})", self.shared)
     }
 }

@@ -19,7 +19,7 @@ pub mod lru;
 mod page;
 mod pagedaemon;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, MCLBYTES, MLEN, SmallBuffer};
 pub use limit::{MINIMUM_LIMIT_BYTES, Marks, fail_after, marks, short};
 pub use page::{Alloc, Frame, PageBytes};
 pub use pagedaemon::{Drain, Pageout, pageout_started, register_drain};

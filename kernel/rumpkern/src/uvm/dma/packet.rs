@@ -4,8 +4,7 @@ use super::{DMA_CLASS, Token};
 use crate::kmem;
 use crate::locks::Mutex;
 use crate::uvm::Frame;
-use crate::uvm::cluster::{Cluster, MCLBYTES};
-use alloc::sync::Arc;
+use crate::uvm::cluster::{Cluster, MCLBYTES, SmallBuffer};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use rumpuser::{
@@ -44,7 +43,7 @@ pub enum TxPiece {
     /// A part of a small buffer.
     Small {
         /// The buffer.
-        bytes: Arc<[u8]>,
+        buffer: SmallBuffer,
         /// Where the part starts, in bytes.
         offset: usize,
         /// How long it is.
@@ -79,7 +78,11 @@ impl TxPiece {
                 offset,
                 len,
             } => (cluster.as_bytes(), *offset, *len),
-            TxPiece::Small { bytes, offset, len } => (bytes, *offset, *len),
+            TxPiece::Small {
+                buffer,
+                offset,
+                len,
+            } => (buffer.as_bytes(), *offset, *len),
             TxPiece::Static(bytes) => (bytes, 0, bytes.len()),
         };
         bytes.get(offset..offset.checked_add(len)?)
