@@ -1,0 +1,312 @@
+//! Socket buffers: what was received and not yet read, what is to be sent and not yet acknowledged.
+//!
+//! A buffer counts the bytes in it (`sb_cc`) and the bytes of storage they hold on to (`sb_mbcnt`);
+//! both are limited by its high-water mark, and the storage of all buffers of a kernel by one
+//! [`SbBudget`]. Below [`SB_MIN`] a buffer may always grow, so that every connection can go on when
+//! the budget is spent; above it, what is left of the budget limits it.
+//!
+//! Small pieces in large storage are copied together as they are appended (NetBSD's sbcompress).
+//!
+//! Source of the shapes: NetBSD `sys/socketvar.h`, struct sockbuf.
+
+use crate::mbuf::{MCLBYTES, Mbuf};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use rumpkern::uvm;
+use rumpuser::{Errno, PAGE_SIZE};
+
+/// Bytes that a buffer may take whatever the others hold: two Ethernet segments and a bit.
+pub const SB_MIN: usize = 4096;
+
+/// The high-water mark of a new buffer, memory allowing.
+const SB_DEFAULT: usize = 32 << 10;
+
+/// The most that a high-water mark may be, memory allowing.
+const SB_MAX: usize = 512 << 10;
+
+/// Messages a datagram buffer may hold, however short they are.
+const MAX_RECORDS: usize = 512;
+
+/// What the socket buffers of one kernel may hold in all.
+pub struct SbBudget {
+    held: AtomicUsize,
+    max: usize,
+}
+
+impl SbBudget {
+    /// A budget of `max` bytes.
+    pub const fn new(max: usize) -> SbBudget {
+        SbBudget {
+            held: AtomicUsize::new(0),
+            max,
+        }
+    }
+
+    /// A quarter of the kernel's memory.
+    pub fn of_memory() -> SbBudget {
+        SbBudget::new(uvm::limit_pages().saturating_mul(PAGE_SIZE) / 4)
+    }
+
+    /// Bytes of storage that buffers hold now.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Bytes they may hold in all.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// What is left.
+    pub fn left(&self) -> usize {
+        self.max.saturating_sub(self.held())
+    }
+
+    /// The most that one buffer's high-water mark may be: a quarter, so that one reader who does not
+    /// read cannot have it all.
+    pub fn sb_max(&self) -> usize {
+        (self.max / 4).clamp(SB_MIN, SB_MAX)
+    }
+}
+
+/// A received message.
+struct Record {
+    from: Option<SocketAddr>,
+    data: Mbuf,
+}
+
+/// A socket buffer.
+pub struct Sockbuf {
+    stream: Mbuf,
+    records: VecDeque<Record>,
+    cc: usize,
+    held: usize,
+    hiwat: usize,
+    lowat: usize,
+    autosize: bool,
+    budget: Arc<SbBudget>,
+    /// How long a blocking call waits (`SO_RCVTIMEO`, `SO_SNDTIMEO`).
+    pub timeout: Option<Duration>,
+}
+
+impl Sockbuf {
+    /// An empty buffer that wakes its owner at `lowat` bytes.
+    pub fn new(budget: Arc<SbBudget>, lowat: usize) -> Sockbuf {
+        Sockbuf {
+            stream: Mbuf::new(),
+            records: VecDeque::new(),
+            cc: 0,
+            held: 0,
+            hiwat: SB_DEFAULT.min(budget.sb_max()),
+            lowat,
+            autosize: true,
+            budget,
+            timeout: None,
+        }
+    }
+
+    /// Bytes in it (`sb_cc`).
+    pub fn len(&self) -> usize {
+        self.cc
+    }
+
+    /// Whether it is empty. A message without data does not make it so.
+    pub fn is_empty(&self) -> bool {
+        self.cc == 0 && self.records.is_empty()
+    }
+
+    /// The high-water mark.
+    pub fn hiwat(&self) -> usize {
+        self.hiwat
+    }
+
+    /// The high-water mark, if the user set it.
+    pub fn user_hiwat(&self) -> Option<usize> {
+        (!self.autosize).then_some(self.hiwat)
+    }
+
+    /// The low-water mark.
+    pub fn lowat(&self) -> usize {
+        self.lowat
+    }
+
+    /// Sets the low-water mark, at least 1 and at most the high one.
+    pub fn set_lowat(&mut self, lowat: usize) {
+        self.lowat = lowat.clamp(1, self.hiwat);
+    }
+
+    /// Reserves a high-water mark at the user's wish (sbreserve), cut to what one buffer may have;
+    /// it no longer grows by itself.
+    pub fn set_hiwat(&mut self, hiwat: usize) {
+        self.hiwat = hiwat.clamp(SB_MIN / 2, self.budget.sb_max());
+        self.lowat = self.lowat.min(self.hiwat);
+        self.autosize = false;
+    }
+
+    /// A protocol asks for room for `want` bytes: the high-water mark grows to that, if the user did
+    /// not set it, memory is not short and the budget has that much left. Answers whether it grew.
+    pub fn grow(&mut self, want: usize) -> bool {
+        let want = want.min(self.budget.sb_max());
+        let fits = want > self.hiwat && want - self.hiwat <= self.budget.left();
+        if !self.autosize || !fits || uvm::short() {
+            return false;
+        }
+        self.hiwat = want;
+        true
+    }
+
+    /// The largest the high-water mark may become: what a receiver scales its window for.
+    pub fn max(&self) -> usize {
+        match self.autosize {
+            true => self.budget.sb_max(),
+            false => self.hiwat,
+        }
+    }
+
+    /// Bytes that may be appended now (sbspace).
+    pub fn space(&self) -> usize {
+        let slack = 2 * self.hiwat + 2 * MCLBYTES;
+        let wanted = self
+            .hiwat
+            .saturating_sub(self.cc)
+            .min(slack.saturating_sub(self.held));
+        let granted = self.budget.left().max(SB_MIN.saturating_sub(self.cc));
+        wanted.min(granted)
+    }
+
+    fn charge(&mut self, held: usize) {
+        self.held += held;
+        self.budget.held.fetch_add(held, Ordering::Relaxed);
+    }
+
+    fn discharge(&mut self, held: usize) {
+        debug_assert!(held <= self.held);
+        self.held -= held;
+        self.budget.held.fetch_sub(held, Ordering::Relaxed);
+    }
+
+    /// Sets the charge to what the stream holds now.
+    fn recount(&mut self) {
+        let now = self.stream.held_bytes();
+        match now.checked_sub(self.held) {
+            Some(more) => self.charge(more),
+            None => self.discharge(self.held - now),
+        }
+    }
+
+    /// Streams: appends a copy of `bytes`. The caller has looked at [`Sockbuf::space`].
+    ///
+    /// # Errors
+    /// `ENOBUFS`, and nothing was appended.
+    pub fn append_slice(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        let pieces = self.stream.piece_count();
+        self.stream.append_slice(bytes)?;
+        self.cc += bytes.len();
+        self.charge(self.stream.held_bytes_from(pieces));
+        Ok(())
+    }
+
+    /// Streams: appends a chain (sbappendstream): large pieces by reference, small ones by copying
+    /// them together. The caller has looked at [`Sockbuf::space`].
+    ///
+    /// # Errors
+    /// `ENOBUFS`, and nothing was appended.
+    pub fn append(&mut self, data: Mbuf) -> Result<(), Errno> {
+        let (bytes, pieces) = (self.stream.len(), self.stream.piece_count());
+        let len = data.len();
+        for piece in data.into_pieces() {
+            let done = match 2 * piece.len() < piece.storage().held_bytes() {
+                true => self.stream.append_slice(piece.bytes()),
+                false => self.stream.push(piece),
+            };
+            if let Err(error) = done {
+                self.stream.truncate(bytes);
+                self.recount();
+                return Err(error);
+            }
+        }
+        self.cc += len;
+        self.charge(self.stream.held_bytes_from(pieces));
+        Ok(())
+    }
+
+    /// Datagrams: appends a message (sbappendaddr).
+    ///
+    /// # Errors
+    /// `ENOBUFS` if there is no room for it.
+    pub fn append_record(&mut self, from: Option<SocketAddr>, mut data: Mbuf) -> Result<(), Errno> {
+        if 2 * data.len() < data.held_bytes() {
+            data = data.deep_copy()?;
+        }
+        let full = self.records.len() >= MAX_RECORDS || data.len() > self.space();
+        if full || self.records.try_reserve(1).is_err() {
+            return Err(Errno::ENOBUFS);
+        }
+        self.cc += data.len();
+        self.charge(data.held_bytes());
+        self.records.push_back(Record { from, data });
+        Ok(())
+    }
+
+    /// Datagrams: takes the next message.
+    pub fn take_record(&mut self) -> Option<(Option<SocketAddr>, Mbuf)> {
+        let record = self.records.pop_front()?;
+        self.cc -= record.data.len();
+        self.discharge(record.data.held_bytes());
+        Some((record.from, record.data))
+    }
+
+    /// Datagrams: the next message, left where it is.
+    pub fn peek_record(&self) -> Option<(Option<SocketAddr>, &Mbuf)> {
+        self.records.front().map(|r| (r.from, &r.data))
+    }
+
+    /// Streams: the bytes in it.
+    pub fn stream(&self) -> &Mbuf {
+        &self.stream
+    }
+
+    /// Streams: a view of `len` bytes from `offset` on, sharing storage: what a segment is made of.
+    ///
+    /// # Errors
+    /// `EINVAL` if they are not there; `ENOBUFS`.
+    pub fn copy_range(&self, offset: usize, len: usize) -> Result<Mbuf, Errno> {
+        self.stream.copy_range(offset, len)
+    }
+
+    /// Streams: drops the first `n` bytes (sbdrop): they were read, or acknowledged.
+    pub fn drop_front(&mut self, n: usize) {
+        let n = n.min(self.stream.len());
+        let held = self.stream.trim_front(n);
+        self.cc -= n;
+        self.discharge(held);
+    }
+
+    /// Streams: takes the first `n` bytes out, by reference.
+    ///
+    /// # Errors
+    /// `EINVAL` if there are fewer; `ENOBUFS`.
+    pub fn take(&mut self, n: usize) -> Result<Mbuf, Errno> {
+        let out = self.stream.split_to(n)?;
+        self.cc -= n;
+        self.recount();
+        Ok(out)
+    }
+
+    /// Drops everything (sbflush).
+    pub fn flush(&mut self) {
+        self.stream = Mbuf::new();
+        self.records.clear();
+        self.cc = 0;
+        self.discharge(self.held);
+    }
+}
+
+impl Drop for Sockbuf {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
