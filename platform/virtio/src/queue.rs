@@ -16,6 +16,9 @@ use crate::fault::Fault;
 use crate::transport::{Doorbell, Features};
 use core::sync::atomic::{Ordering, fence};
 
+#[cfg(test)]
+mod tests;
+
 /// Descriptor flags [virtio 1.2 §2.7.5].
 const DESC_NEXT: u16 = 1;
 const DESC_WRITE: u16 = 2;

@@ -5,6 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::BTreeMap;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Bus addresses are this much above addresses where memory is contiguous.
 const BIAS: u64 = 1 << 48;
@@ -64,6 +65,20 @@ impl FakeDma {
         // SAFETY: as in `read`; the copy goes to memory of our own.
         unsafe { Self::pointer(bus).copy_to_nonoverlapping(bytes.as_mut_ptr(), len) };
         bytes
+    }
+
+    /// Reads an index of a ring that the driver may be writing.
+    pub fn load16(bus: u64) -> u16 {
+        // SAFETY: as in `read`; the rings' words are aligned, and the driver accesses them atomically.
+        let word = unsafe { AtomicU16::from_ptr(Self::pointer(bus).cast()) };
+        u16::from_le(word.load(Ordering::Acquire))
+    }
+
+    /// Writes an index of a ring that the driver may be reading.
+    pub fn store16(bus: u64, value: u16) {
+        // SAFETY: as in `load16`.
+        let word = unsafe { AtomicU16::from_ptr(Self::pointer(bus).cast()) };
+        word.store(value.to_le(), Ordering::Release);
     }
 
     /// Copies into memory, as a device does.

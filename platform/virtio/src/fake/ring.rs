@@ -2,6 +2,7 @@
 
 use super::memory::FakeDma;
 use crate::transport::Features;
+use std::sync::atomic::{Ordering, fence};
 
 const DESC_NEXT: u16 = 1;
 const DESC_WRITE: u16 = 2;
@@ -92,10 +93,6 @@ impl Ring {
         self.enabled = true;
     }
 
-    fn word(bus: u64) -> u16 {
-        u16::from_le_bytes(FakeDma::read(bus))
-    }
-
     /// Takes the next chain that the driver made available.
     pub fn pop(&mut self) -> Option<Given> {
         let waiting = self.waiting();
@@ -103,8 +100,12 @@ impl Ring {
             return None;
         }
         assert!(waiting <= self.size, "more available than the ring holds");
+        if !self.event_idx {
+            // While it looks it need not be told.
+            FakeDma::store16(self.device, 1);
+        }
         let slot = u64::from(self.next_avail % self.size);
-        let head = Self::word(self.driver + 4 + 2 * slot);
+        let head = FakeDma::load16(self.driver + 4 + 2 * slot);
         assert!(head < self.size && !self.with_device.contains(&head));
         self.next_avail = self.next_avail.wrapping_add(1);
         self.with_device.push(head);
@@ -118,7 +119,7 @@ impl Ring {
     /// How many chains are available.
     pub fn waiting(&self) -> u16 {
         match self.enabled {
-            true => Self::word(self.driver + 2).wrapping_sub(self.next_avail),
+            true => FakeDma::load16(self.driver + 2).wrapping_sub(self.next_avail),
             false => 0,
         }
     }
@@ -127,7 +128,7 @@ impl Ring {
     pub fn peek(&self, count: u16) -> Given {
         assert!(count < self.waiting());
         let slot = u64::from(self.next_avail.wrapping_add(count) % self.size);
-        let head = Self::word(self.driver + 4 + 2 * slot);
+        let head = FakeDma::load16(self.driver + 4 + 2 * slot);
         Given {
             head,
             pieces: self.pieces(head),
@@ -165,22 +166,27 @@ impl Ring {
     pub fn advance(&mut self, count: u16) -> bool {
         let old = self.used;
         self.used = old.wrapping_add(count);
-        FakeDma::write(self.device + 2, &self.used.to_le_bytes());
-        let flags = Self::word(self.driver);
+        FakeDma::store16(self.device + 2, self.used);
+        // The index is there before the driver's wish is looked at.
+        fence(Ordering::SeqCst);
+        let flags = FakeDma::load16(self.driver);
         if !self.event_idx {
             return flags & 1 == 0;
         }
         assert_eq!(flags, 0, "flags are 0 with EVENT_IDX");
-        let event = Self::word(self.driver + 4 + 2 * u64::from(self.size));
+        let event = FakeDma::load16(self.driver + 4 + 2 * u64::from(self.size));
         self.used.wrapping_sub(event).wrapping_sub(1) < count
     }
 
     /// Stops looking until it is notified. Answers false if something came meanwhile.
     pub fn sleep(&mut self) -> bool {
         let avail_event = self.device + 4 + 8 * u64::from(self.size);
-        FakeDma::write(avail_event, &self.next_avail.to_le_bytes());
+        FakeDma::store16(avail_event, self.next_avail);
+        FakeDma::store16(self.device, 0);
+        // The wish is there before the driver's index is looked at.
+        fence(Ordering::SeqCst);
         self.notified = false;
-        Self::word(self.driver + 2) == self.next_avail
+        FakeDma::load16(self.driver + 2) == self.next_avail
     }
 
     /// Chains that are with the device.
