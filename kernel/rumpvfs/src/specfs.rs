@@ -1,18 +1,103 @@
 //! Block devices, as file systems see them.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use rumpkern::locks::{Condvar, Mutex};
+use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpuser::Errno;
+
+/// What a block device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Capacity in units of 512 bytes.
+    pub sectors: u64,
+    /// Bytes that the device reads or writes at once: requests are aligned to it.
+    pub sector_size: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Only a flush makes writes stable.
+    pub volatile_cache: bool,
+    /// It takes [`BioOp::Discard`].
+    pub discard: bool,
+    /// The most bytes that are worth putting in one request.
+    pub max_bytes: usize,
+}
 
 /// A block device that a file system can be mounted from: a disk, or a partition of one.
 pub trait BlockIo: Send + Sync {
     /// Its name, such as `"ld0a"`.
     fn name(&self) -> &str;
 
-    /// Capacity in units of 512 bytes.
-    fn sectors(&self) -> u64;
+    /// Its number (`dev_t`): no two devices of a kernel have the same.
+    fn dev(&self) -> u64;
 
-    /// Reads whole sectors from `sector` on into `buf`, and waits for them.
+    /// The number of the disk that it is a partition of.
+    fn part_of(&self) -> Option<u64> {
+        None
+    }
+
+    /// What it is. The same answer at every call.
+    fn info(&self) -> DeviceInfo;
+
+    /// Starts `bio`, of any number of frames. `Ok` means that its `done` is called exactly once; the call
+    /// comes from a thread of the device's or, for a device in memory, from within. So no lock
+    /// that `done` takes may be held here.
     ///
     /// # Errors
-    /// `EINVAL`: not whole sectors, or beyond the end. `EIO`: the device's error.
-    fn read(&self, sector: u64, buf: &mut [u8]) -> Result<(), Errno>;
+    /// `EINVAL`: not whole sectors of the device, or beyond its end. `EROFS`. `done` is not called then.
+    fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)>;
+}
+
+/// The frames back, and how it went.
+type Outcome = (Vec<IoFrame>, Result<(), Errno>);
+
+/// Where a thread waits for a request of its own.
+struct Finished {
+    outcome: Mutex<Option<Outcome>>,
+    come: Condvar,
+}
+
+/// Does one request and waits for it. The frames come back whatever happened.
+pub fn transfer(
+    device: &dyn BlockIo,
+    op: BioOp,
+    sector: u64,
+    frames: Vec<IoFrame>,
+) -> (Vec<IoFrame>, Result<(), Errno>) {
+    let finished = Arc::new(Finished {
+        outcome: Mutex::new(None),
+        come: Condvar::new(),
+    });
+    let theirs = finished.clone();
+    let bio = Bio {
+        op,
+        sector,
+        frames,
+        done: Box::new(move |frames, result| {
+            *theirs.outcome.lock() = Some((frames, result));
+            theirs.come.notify_all();
+        }),
+    };
+    if let Err((errno, bio)) = device.start(bio) {
+        return (bio.frames, Err(errno));
+    }
+    let mut outcome = finished.outcome.lock();
+    loop {
+        if let Some(outcome) = outcome.take() {
+            return outcome;
+        }
+        outcome = finished.come.wait(outcome);
+    }
+}
+
+/// Makes every write that has completed stable.
+///
+/// # Errors
+/// The device's.
+pub fn flush(device: &dyn BlockIo) -> Result<(), Errno> {
+    if !device.info().volatile_cache {
+        return Ok(());
+    }
+    transfer(device, BioOp::Flush, 0, Vec::new()).1
 }

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Whether `file` is compiled for tests alone: a module that its parent names under `#[cfg(test)]`, or one in such a module's folder.
+/// Whether `file` is compiled for tests alone: in a kernel crate's folder `tests`, a module that its parent names under
+/// `#[cfg(test)]`, or one in such a module's folder.
 pub fn is_test_module(file: &SourceFile, all: &[SourceFile]) -> bool {
+    if file.path.starts_with("kernel/") && file.path.contains("/tests/") {
+        return true;
+    }
     let Some(stem) = file.path.strip_suffix(".rs") else {
         return false;
     };

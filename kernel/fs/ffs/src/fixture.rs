@@ -6,13 +6,14 @@
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::string::String;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::vec;
 use std::vec::Vec;
 
+use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpuser::Errno;
-use rumpvfs::bufcache::Devvp;
-use rumpvfs::specfs::BlockIo;
+use rumpvfs::bufcache::{BufCache, Devvp};
+use rumpvfs::specfs::{BlockIo, DeviceInfo};
 use rumpvfs::vfsops::{FileSystem, MountArgs, MountOptions, VfsOps};
 
 use crate::bmap::Path;
@@ -300,24 +301,64 @@ impl TestDisk {
     }
 }
 
+impl TestDisk {
+    fn serve(&self, bio: &mut Bio) -> Result<(), Errno> {
+        assert_eq!(bio.op, BioOp::Read, "nothing writes");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let start = usize::try_from(bio.sector).map_err(|_| Errno::EINVAL)?;
+        let mut start = start.checked_mul(512).ok_or(Errno::EINVAL)?;
+        let bytes = self.bytes.lock().unwrap();
+        for io in &mut bio.frames {
+            let end = start.checked_add(io.len).ok_or(Errno::EINVAL)?;
+            let from = bytes.get(start..end).ok_or(Errno::EINVAL)?;
+            let page = io.frame.get_mut().expect("nobody else has it");
+            page[io.offset..io.offset + io.len].copy_from_slice(from);
+            start = end;
+        }
+        Ok(())
+    }
+}
+
 impl BlockIo for TestDisk {
     fn name(&self) -> &str {
         "test0"
     }
 
-    fn sectors(&self) -> u64 {
-        self.bytes.lock().unwrap().len() as u64 / 512
+    fn dev(&self) -> u64 {
+        1
     }
 
-    fn read(&self, sector: u64, buf: &mut [u8]) -> Result<(), Errno> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let start = usize::try_from(sector).map_err(|_| Errno::EINVAL)?;
-        let start = start.checked_mul(512).ok_or(Errno::EINVAL)?;
-        let end = start.checked_add(buf.len()).ok_or(Errno::EINVAL)?;
-        let bytes = self.bytes.lock().unwrap();
-        buf.copy_from_slice(bytes.get(start..end).ok_or(Errno::EINVAL)?);
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            sectors: self.bytes.lock().unwrap().len() as u64 / 512,
+            sector_size: 512,
+            read_only: true,
+            volatile_cache: false,
+            discard: false,
+            max_bytes: 128 * 1024,
+        }
+    }
+
+    fn start(&self, mut bio: Bio) -> Result<(), (Errno, Bio)> {
+        let result = self.serve(&mut bio);
+        (bio.done)(bio.frames, result);
         Ok(())
     }
+}
+
+/// Brings a host up: buffers are pages of its memory.
+fn install_host() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let host = rumpuser_hosted::Host::builder().memory(64 << 20).install();
+        host.expect("no other host is there");
+    });
+}
+
+/// The way to `disk`, through a cache of its own.
+pub fn devvp(disk: Arc<TestDisk>) -> Devvp {
+    install_host();
+    Devvp::new(BufCache::new(64, [1, 2]).unwrap(), disk)
 }
 
 /// Mounts `disk` for reading, with `options` besides.
@@ -325,7 +366,7 @@ pub fn mount(disk: Arc<TestDisk>, options: &str) -> Result<Arc<dyn FileSystem>, 
     let mut options = MountOptions::parse(options);
     options.read_only = true;
     Ffs.mount(&MountArgs {
-        device: Some(Devvp::new(disk)),
+        device: Some(devvp(disk)),
         options,
     })
 }

@@ -102,7 +102,7 @@ pub trait VnodeOps: Any + Send + Sync {
     }
 
     /// Where the bytes of this file from `offset` on lie. `offset` is a multiple of 512 and below
-    /// the size rounded up to the block. The run starts exactly at `offset`; `want` says how
+    /// the size rounded up to the block; what lies further is a hole. The run starts exactly at `offset`; `want` says how
     /// many bytes the caller could use, so that the file system need not look further. Never allocates blocks.
     ///
     /// # Errors

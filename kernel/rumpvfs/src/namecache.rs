@@ -1,0 +1,239 @@
+//! Name cache: what a name in a directory stands for, or that it stands for nothing.
+//!
+//! A set-associative table of fixed size: nothing is allocated after it is made, and forgetting is
+//! free. Directories are known by the id of their vnode, which is never used again; so the names
+//! of a directory that was forgotten die by themselves. Names longer than [`NAME_BYTES`] are not kept.
+//!
+//! Whoever changes a directory purges the name, with the directory's lock held exclusively; whoever
+//! enters a name holds it shared. So an entry never contradicts its directory.
+
+use crate::hash::Seed;
+use crate::vnode::InodeNumber;
+use alloc::vec::Vec;
+use core::hash::{BuildHasher, Hasher};
+use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::locks::Mutex;
+use rumpuser::Errno;
+
+/// The longest name that is kept.
+pub const NAME_BYTES: usize = 38;
+const WAYS: usize = 4;
+/// Sets under one lock each, so that look-ups on several CPUs rarely meet.
+const SHARDS: usize = 8;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Id of the directory; 0: the entry is free.
+    dir: u64,
+    target: InodeNumber,
+    name: [u8; NAME_BYTES],
+    len: u8,
+    negative: bool,
+    /// Looked up since the hand last passed (second chance).
+    used: bool,
+}
+
+const FREE: Entry = Entry {
+    dir: 0,
+    target: 0,
+    name: [0; NAME_BYTES],
+    len: 0,
+    negative: false,
+    used: false,
+};
+
+impl Entry {
+    fn is(&self, dir: u64, name: &[u8]) -> bool {
+        self.dir == dir && self.name.get(..usize::from(self.len)) == Some(name)
+    }
+}
+
+/// What the cache knows about a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It names this file.
+    File(InodeNumber),
+    /// There is no such name.
+    Nothing,
+}
+
+/// How often the cache knew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NameCacheStats {
+    /// Look-ups answered with a file.
+    pub hits: u64,
+    /// Look-ups answered with "no such name".
+    pub negative_hits: u64,
+    /// Look-ups that had to ask the file system.
+    pub misses: u64,
+    /// Names that can be kept.
+    pub capacity: usize,
+}
+
+/// The cache.
+pub(crate) struct NameCache {
+    seed: Seed,
+    shards: Vec<Mutex<Vec<[Entry; WAYS]>>>,
+    sets: usize,
+    hits: AtomicU64,
+    negative_hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl NameCache {
+    /// A cache for about `capacity` names.
+    pub(crate) fn new(capacity: usize, seed: Seed) -> Result<NameCache, Errno> {
+        let sets = (capacity / WAYS / SHARDS).max(1);
+        let mut shards = Vec::new();
+        shards
+            .try_reserve_exact(SHARDS)
+            .map_err(|_| Errno::ENOMEM)?;
+        for _ in 0..SHARDS {
+            let mut shard = Vec::new();
+            shard.try_reserve_exact(sets).map_err(|_| Errno::ENOMEM)?;
+            shard.resize(sets, [FREE; WAYS]);
+            shards.push(Mutex::new(shard));
+        }
+        Ok(NameCache {
+            seed,
+            shards,
+            sets,
+            hits: AtomicU64::new(0),
+            negative_hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        })
+    }
+
+    fn with_set<R>(&self, dir: u64, name: &[u8], f: impl FnOnce(&mut [Entry; WAYS]) -> R) -> R {
+        let mut hasher = self.seed.build_hasher();
+        hasher.write_u64(dir);
+        hasher.write(name);
+        let hash = hasher.finish();
+        let shard = &self.shards[hash as usize % SHARDS];
+        f(&mut shard.lock()[(hash >> 32) as usize % self.sets])
+    }
+
+    /// What is known about `name` in `dir`.
+    pub(crate) fn lookup(&self, dir: u64, name: &[u8]) -> Option<Known> {
+        let known = self.with_set(dir, name, |set| {
+            let entry = set.iter_mut().find(|entry| entry.is(dir, name))?;
+            entry.used = true;
+            Some(if entry.negative {
+                Known::Nothing
+            } else {
+                Known::File(entry.target)
+            })
+        });
+        let counter = match known {
+            Some(Known::File(_)) => &self.hits,
+            Some(Known::Nothing) => &self.negative_hits,
+            None => &self.misses,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        known
+    }
+
+    /// Keeps what `name` in `dir` was found to be.
+    pub(crate) fn enter(&self, dir: u64, name: &[u8], known: Known) {
+        if name.len() > NAME_BYTES {
+            return;
+        }
+        let mut entry = FREE;
+        entry.dir = dir;
+        entry.len = name.len() as u8;
+        entry.name[..name.len()].copy_from_slice(name);
+        match known {
+            Known::File(target) => entry.target = target,
+            Known::Nothing => entry.negative = true,
+        }
+        self.with_set(dir, name, |set| {
+            let place = set
+                .iter()
+                .position(|old| old.is(dir, name))
+                .or_else(|| set.iter().position(|old| old.dir == 0))
+                .or_else(|| set.iter().position(|old| !old.used))
+                .unwrap_or(0);
+            if set[place].dir != 0 {
+                // The hand has passed over all: each must be used again to stay next time.
+                set.iter_mut().for_each(|old| old.used = false);
+            }
+            // The newest goes last, so that the first of several unused ones is the oldest.
+            set[place..].rotate_left(1);
+            set[WAYS - 1] = entry;
+        });
+    }
+
+    /// Forgets `name` in `dir`.
+    pub(crate) fn purge(&self, dir: u64, name: &[u8]) {
+        self.with_set(dir, name, |set| {
+            for entry in set.iter_mut().filter(|entry| entry.is(dir, name)) {
+                *entry = FREE;
+            }
+        });
+    }
+
+    /// The counters.
+    pub(crate) fn stats(&self) -> NameCacheStats {
+        NameCacheStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            negative_hits: self.negative_hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            capacity: self.sets * WAYS * SHARDS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(capacity: usize) -> NameCache {
+        NameCache::new(capacity, Seed::new([7, 9])).unwrap()
+    }
+
+    #[test]
+    fn knows_names_and_the_absence_of_names_by_directory() {
+        let cache = cache(64);
+        cache.enter(1, b"a", Known::File(10));
+        cache.enter(2, b"a", Known::Nothing);
+        assert_eq!(cache.lookup(1, b"a"), Some(Known::File(10)));
+        assert_eq!(cache.lookup(2, b"a"), Some(Known::Nothing));
+        assert_eq!(cache.lookup(3, b"a"), None);
+        assert_eq!(cache.lookup(1, b"ab"), None);
+        let stats = cache.stats();
+        assert_eq!((stats.hits, stats.negative_hits, stats.misses), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_purged_or_replaced_name_is_not_remembered() {
+        let cache = cache(64);
+        cache.enter(1, b"a", Known::Nothing);
+        cache.enter(1, b"a", Known::File(4));
+        assert_eq!(cache.lookup(1, b"a"), Some(Known::File(4)));
+        cache.purge(1, b"a");
+        assert_eq!(cache.lookup(1, b"a"), None);
+    }
+
+    #[test]
+    fn long_names_are_not_kept() {
+        let cache = cache(64);
+        cache.enter(1, &[b'x'; NAME_BYTES + 1], Known::File(4));
+        assert_eq!(cache.lookup(1, &[b'x'; NAME_BYTES + 1]), None);
+        cache.enter(1, &[b'x'; NAME_BYTES], Known::File(4));
+        assert_eq!(cache.lookup(1, &[b'x'; NAME_BYTES]), Some(Known::File(4)));
+    }
+
+    #[test]
+    fn a_name_in_use_outlives_a_flood_of_others() {
+        let cache = cache(64);
+        cache.enter(1, b"hot", Known::File(4));
+        for number in 0..10_000u32 {
+            assert_eq!(
+                cache.lookup(1, b"hot"),
+                Some(Known::File(4)),
+                "after {number}"
+            );
+            cache.enter(1, &number.to_le_bytes(), Known::File(5));
+        }
+    }
+}

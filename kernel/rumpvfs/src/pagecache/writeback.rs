@@ -1,0 +1,252 @@
+//! Bringing dirty pages out.
+//!
+//! Pages are written in runs of neighbours by file offset, up to `CLUSTER` pages. The file system says where
+//! they lie; their blocks were allocated when the pages were dirtied, so that cleaning needs no
+//! allocation and takes no lock but the ones inside `bmap`. A page on its way out is busy, and
+//! stays readable: the device reads the very frame that the cache holds.
+//!
+//! If a write fails, the pages stay dirty, the log says so, and the next who asks for the file to be
+//! stable gets the error.
+
+use super::{PAGE, PageCacheStats};
+use crate::specfs;
+use crate::vnode::{Vnode, Wait};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use rumpkern::kmem;
+use rumpkern::locks::Mutex;
+use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpkern::uvm::lru::Reclaimed;
+use rumpkern::uvm::{self, Frame, Pageout};
+use rumpuser::{Errno, SECTOR_SIZE};
+
+/// The most pages that are written as one run: 128 KiB.
+const CLUSTER: usize = 32;
+/// The most pages of one file that are under way at once.
+const MAX_WRITING: usize = 4 * CLUSTER;
+
+/// A run of pages under way to the disk, in however many requests. When the last of them is done, the
+/// last reference goes, and that settles the pages.
+struct Going {
+    vnode: Arc<Vnode>,
+    first: u64,
+    count: u64,
+    result: Mutex<Result<(), Errno>>,
+    pageout: Mutex<Option<Pageout>>,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let result = *self.result.get_mut();
+        let pageout = self.pageout.get_mut().take();
+        self.vnode
+            .write_done(self.first..self.first + self.count, result, pageout);
+    }
+}
+
+impl Vnode {
+    /// Starts writing page `index` and its dirty neighbours, to free them. Waits for nothing.
+    pub(super) fn pageout(&self, index: u64) -> Reclaimed {
+        let Some(vnode) = self.me() else {
+            return Reclaimed::Gone;
+        };
+        match vnode.write_run(index, true) {
+            Ok(0) | Err(_) => Reclaimed::Busy,
+            Ok(pages) => Reclaimed::PageoutStarted(pages),
+        }
+    }
+
+    /// Writes every dirty page, and waits for them as far as `wait` says.
+    ///
+    /// # Errors
+    /// The first error of a write since the last call that waited.
+    pub fn flush_pages(self: &Arc<Self>, wait: Wait) -> Result<(), Errno> {
+        let mut at = 0;
+        loop {
+            let mut state = self.page_state();
+            while state.writing > MAX_WRITING {
+                state = self.pages.settled.wait(state);
+            }
+            let Some(index) = state.tree.next(at, true) else {
+                break;
+            };
+            drop(state);
+            self.write_run(index, false)?;
+            at = index + 1;
+        }
+        if wait == Wait::Started {
+            return Ok(());
+        }
+        let mut state = self.page_state();
+        while state.writing > 0 {
+            state = self.pages.settled.wait(state);
+        }
+        state.write_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Starts writing page `index` and its dirty neighbours: those before it only for a pageout, since a
+    /// flush has been there. Answers how many pages it is about.
+    fn write_run(self: &Arc<Self>, index: u64, pageout: bool) -> Result<usize, Errno> {
+        let mut frames: Vec<Frame> = kmem::try_vec(CLUSTER)?;
+        let Some(mut state) = self.pages.state.try_lock().or_else(|| {
+            // The page daemon only tries.
+            (!pageout).then(|| self.page_state())
+        }) else {
+            return Ok(0);
+        };
+        let ready = |index: u64| {
+            let page = state.tree.get(index);
+            page.is_some_and(|page| page.dirty && !page.busy)
+        };
+        if !ready(index) {
+            return Ok(0);
+        }
+        let mut first = index;
+        while pageout && first > 0 && index - first < CLUSTER as u64 / 2 && ready(first - 1) {
+            first -= 1;
+        }
+        let mut past = index + 1;
+        while past - first < CLUSTER as u64 && ready(past) {
+            past += 1;
+        }
+        for at in first..past {
+            if let Some(page) = state.tree.get_mut(at)
+                && let Some(frame) = &page.frame
+            {
+                frames.push(frame.clone());
+                page.busy = true;
+            }
+        }
+        state.writing += frames.len();
+        drop(state);
+        let count = frames.len();
+        let going = Arc::new(Going {
+            vnode: self.clone(),
+            first,
+            count: count as u64,
+            result: Mutex::new(Ok(())),
+            pageout: Mutex::new(pageout.then(|| uvm::pageout_started(count))),
+        });
+        PageCacheStats::add(&self.mount().page_stats().pages_written, count as u64);
+        if let Err(errno) = self.start_writes(&going, frames) {
+            *going.result.lock() = Err(errno);
+        }
+        Ok(count)
+    }
+
+    /// Starts a request for every piece of the run that lies together on the device.
+    fn start_writes(self: &Arc<Self>, going: &Arc<Going>, frames: Vec<Frame>) -> Result<(), Errno> {
+        let device = self.mount().device().ok_or(Errno::ENXIO)?;
+        let info = device.info();
+        let start = going.first * PAGE;
+        let file_end = self.size().next_multiple_of(u64::from(info.sector_size));
+        let end = (start + going.count * PAGE).min(file_end);
+        let mut at = start;
+        while at < end {
+            let run = self.extent(at, end - at, end)?;
+            let bytes = run.bytes.min(end - at).min(info.max_bytes as u64);
+            let Some(sector) = run.sector else {
+                // A page may lie partly in a hole; that part is zeroes. One that lies there wholly was
+                // dirtied without a block.
+                if at.next_multiple_of(PAGE) + PAGE <= at + bytes {
+                    log::error!("{self:?}: dirty page at byte {at} has no block");
+                    return Err(Errno::EIO);
+                }
+                at += bytes;
+                continue;
+            };
+            let pieces = pieces(&frames, at - start, bytes)?;
+            PageCacheStats::add(&self.mount().page_stats().writes, 1);
+            let theirs = going.clone();
+            let bio = Bio {
+                op: BioOp::Write,
+                sector,
+                frames: pieces,
+                done: Box::new(move |frames, result| {
+                    // The frames go first: the pages are freed when `theirs` is the last.
+                    drop(frames);
+                    if result.is_err() {
+                        *theirs.result.lock() = result;
+                    }
+                }),
+            };
+            device.start(bio).map_err(|(errno, _)| errno)?;
+            at += bytes;
+        }
+        Ok(())
+    }
+
+    /// A run was written, or not.
+    fn write_done(
+        &self,
+        pages: core::ops::Range<u64>,
+        result: Result<(), Errno>,
+        pageout: Option<Pageout>,
+    ) {
+        if let Err(errno) = result {
+            PageCacheStats::add(&self.mount().page_stats().write_errors, 1);
+            log::error!("{self:?}: pages {pages:?} could not be written: {errno}");
+        }
+        let mut freed = 0;
+        let mut state = self.page_state();
+        state.writing -= (pages.end - pages.start) as usize;
+        if let Err(errno) = result {
+            state.write_error = Some(errno);
+        }
+        for index in pages {
+            if result.is_ok() {
+                self.clean(&mut state, index);
+            }
+            let Some(page) = state.tree.get_mut(index) else {
+                continue;
+            };
+            page.busy = false;
+            let sole = page.frame.as_ref().is_some_and(Frame::is_unique);
+            if pageout.is_some() && result.is_ok() && sole {
+                state.tree.remove(index);
+                freed += 1;
+            }
+        }
+        drop(state);
+        self.pages.settled.notify_all();
+        if let Some(pageout) = pageout {
+            pageout.done(freed);
+        }
+    }
+
+    /// Makes the file stable: its pages, then its metadata, then the device.
+    ///
+    /// # Errors
+    /// `EIO` and the like.
+    pub fn fsync(self: &Arc<Self>) -> Result<(), Errno> {
+        self.flush_pages(Wait::Stable)?;
+        let locked = self.lock_exclusive();
+        self.ops().fsync(self, Wait::Stable)?;
+        drop(locked);
+        match self.mount().device() {
+            Some(device) => specfs::flush(&**device),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The parts of `frames` that make up the `bytes` bytes from `skip` on.
+fn pieces(frames: &[Frame], skip: u64, bytes: u64) -> Result<Vec<IoFrame>, Errno> {
+    let mut pieces = kmem::try_vec((bytes / PAGE) as usize + 2)?;
+    let mut at = skip;
+    let end = skip + bytes;
+    while at < end {
+        let frame = frames.get((at / PAGE) as usize).ok_or(Errno::EIO)?;
+        let offset = at % PAGE;
+        let len = (PAGE - offset).min(end - at);
+        pieces.push(IoFrame {
+            frame: frame.clone(),
+            offset: offset as usize,
+            len: len as usize,
+        });
+        at += len;
+    }
+    debug_assert!(bytes.is_multiple_of(SECTOR_SIZE as u64));
+    Ok(pieces)
+}

@@ -1,0 +1,358 @@
+//! Calls that make, remove and move names: mkdir(2), mknod(2), symlink(2), link(2), unlink(2), rmdir(2),
+//! rename(2).
+//!
+//! Locks: a directory before what is in it. A rename that involves two directories takes the mount's rename lock first,
+//! so that which directory is above which does not change; then the upper one before the lower.
+
+use crate::namecache::Known;
+use crate::namei::{Access, Context, Last, Reached, allowed};
+use crate::vfs::Vfs;
+use crate::vnode::{InodeNumber, NewFile, Rename, S_ISVTX, UF_APPEND, Vattr, VnodeRef, VnodeType};
+use alloc::vec::Vec;
+use rumpkern::kauth::Cred;
+use rumpkern::proc::Proc;
+use rumpuser::Errno;
+
+/// The deepest that a directory may be below the root of its mount for a rename to be judged.
+const MAX_DEPTH: usize = 4096;
+
+/// A name in a directory.
+struct Place {
+    dir: VnodeRef,
+    name: Vec<u8>,
+    slash: bool,
+}
+
+/// Whether names may be made and removed in `dir`, which is locked.
+fn check_dir_writable(dir: &VnodeRef, cred: &Cred) -> Result<Vattr, Errno> {
+    dir.mount().check_writable()?;
+    let attr = dir.ops().getattr()?;
+    super::check_mutable(&attr)?;
+    allowed(&attr, cred, Access::WRITE | Access::EXEC)?;
+    Ok(attr)
+}
+
+/// Whether `cred` may take the name of `file` away from a directory with attributes `dir`.
+fn check_removable(dir: &Vattr, file: &VnodeRef, cred: &Cred) -> Result<(), Errno> {
+    let attr = file.ops().getattr()?;
+    super::check_mutable(&attr)?;
+    if (dir.flags | attr.flags) & (UF_APPEND | crate::vnode::SF_APPEND) != 0 {
+        return Err(Errno::EPERM);
+    }
+    let sticky = dir.mode & S_ISVTX != 0 && dir.uid != cred.uid && attr.uid != cred.uid;
+    if sticky && !cred.is_root() {
+        return Err(Errno::EPERM);
+    }
+    if file.mounted_here().is_some() || file.is_mount_root() {
+        return Err(Errno::EBUSY);
+    }
+    Ok(())
+}
+
+impl Vfs {
+    fn place(&self, context: &Context, path: &[u8]) -> Result<Place, Errno> {
+        match self.namei(context, path, Last::Parent)? {
+            Reached::Name { dir, name, slash } => Ok(Place { dir, name, slash }),
+            Reached::File(_) => Err(Errno::EEXIST),
+        }
+    }
+
+    /// What `name` in `dir` names; the directory is locked exclusively.
+    fn named(&self, dir: &VnodeRef, name: &[u8]) -> Result<Option<VnodeRef>, Errno> {
+        match dir.ops().lookup(name) {
+            Ok(ino) => dir.mount().vget(ino).map(Some),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Makes a name by `make`, and brings what it names into use.
+    fn make(
+        &self,
+        context: &Context,
+        dir: &VnodeRef,
+        name: &[u8],
+        make: impl FnOnce() -> Result<InodeNumber, Errno>,
+    ) -> Result<VnodeRef, Errno> {
+        let _locked = dir.lock_exclusive();
+        check_dir_writable(dir, &context.cred)?;
+        match dir.ops().lookup(name) {
+            Err(Errno::ENOENT) => {}
+            Ok(_) => return Err(Errno::EEXIST),
+            Err(errno) => return Err(errno),
+        }
+        self.names.purge(dir.id(), name);
+        let ino = make()?;
+        self.names.enter(dir.id(), name, Known::File(ino));
+        dir.mount().vget(ino)
+    }
+
+    /// Makes a file that is no directory and no symbolic link.
+    pub(super) fn create(
+        &self,
+        context: &Context,
+        dir: &VnodeRef,
+        name: &[u8],
+        new: &NewFile,
+    ) -> Result<VnodeRef, Errno> {
+        self.make(context, dir, name, || dir.ops().create(dir, name, new))
+    }
+
+    fn new_file(proc: &Proc, context: &Context, vtype: VnodeType, mode: u16) -> NewFile {
+        NewFile {
+            vtype,
+            mode: mode & 0o7777 & !(proc.umask() as u16),
+            uid: context.cred.uid,
+            rdev: 0,
+        }
+    }
+
+    /// mkdir(2).
+    ///
+    /// # Errors
+    /// As [`Vfs::namei`]; `EEXIST`, `EACCES`, `EROFS`, `ENOSPC`, `EMLINK`.
+    pub fn mkdir(&self, proc: &Proc, path: &[u8], mode: u16) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        let Place { dir, name, .. } = self.place(&context, path).map_err(existing)?;
+        let new = Vfs::new_file(proc, &context, VnodeType::Dir, mode);
+        let made = self.make(&context, &dir, &name, || dir.ops().mkdir(&dir, &name, &new));
+        made.map(drop)
+    }
+
+    /// mknod(2), mkfifo(2): makes a device node, a FIFO, a socket or a regular file.
+    ///
+    /// # Errors
+    /// As [`Vfs::mkdir`]; `EPERM`: devices are the superuser's to make. `EINVAL`: another type.
+    pub fn mknod(
+        &self,
+        proc: &Proc,
+        path: &[u8],
+        vtype: VnodeType,
+        mode: u16,
+        rdev: u64,
+    ) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        match vtype {
+            VnodeType::Blk | VnodeType::Chr if !context.cred.is_root() => return Err(Errno::EPERM),
+            VnodeType::Dir | VnodeType::Lnk => return Err(Errno::EINVAL),
+            _ => {}
+        }
+        let Place { dir, name, slash } = self.place(&context, path).map_err(existing)?;
+        if slash {
+            return Err(Errno::ENOENT);
+        }
+        let new = NewFile {
+            rdev,
+            ..Vfs::new_file(proc, &context, vtype, mode)
+        };
+        self.create(&context, &dir, &name, &new).map(drop)
+    }
+
+    /// symlink(2): `path` leads to `target` from now on.
+    ///
+    /// # Errors
+    /// As [`Vfs::mkdir`]; `ENOENT` for an empty target, `ENAMETOOLONG` for one that is too long.
+    pub fn symlink(&self, proc: &Proc, target: &[u8], path: &[u8]) -> Result<(), Errno> {
+        if target.is_empty() || target.contains(&0) {
+            return Err(if target.is_empty() {
+                Errno::ENOENT
+            } else {
+                Errno::EINVAL
+            });
+        }
+        if target.len() >= crate::namei::PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let context = self.context(proc)?;
+        let Place { dir, name, slash } = self.place(&context, path).map_err(existing)?;
+        if slash {
+            return Err(Errno::ENOENT);
+        }
+        let new = Vfs::new_file(proc, &context, VnodeType::Lnk, 0o777);
+        let make = || dir.ops().symlink(&dir, &name, &new, target);
+        self.make(&context, &dir, &name, make).map(drop)
+    }
+
+    /// link(2): the file at `from`, which is no directory, gets the name `to` as well.
+    ///
+    /// # Errors
+    /// As [`Vfs::mkdir`]; `EPERM` for directories, `EXDEV`.
+    pub fn link(&self, proc: &Proc, from: &[u8], to: &[u8]) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        let file = self.namei(&context, from, Last::NoFollow)?.file()?;
+        if file.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        let Place { dir, name, slash } = self.place(&context, to).map_err(existing)?;
+        if slash {
+            return Err(Errno::ENOENT);
+        }
+        if file.mount().id() != dir.mount().id() {
+            return Err(Errno::EXDEV);
+        }
+        let made = self.make(&context, &dir, &name, || {
+            let _locked = file.lock_exclusive();
+            super::check_mutable(&file.ops().getattr()?)?;
+            dir.ops().link(&dir, &name, &file)?;
+            Ok(file.ino())
+        });
+        made.map(drop)
+    }
+
+    /// unlink(2).
+    ///
+    /// # Errors
+    /// As [`Vfs::namei`]; `EPERM` for directories, `EACCES`, `EROFS`, `EBUSY`.
+    pub fn unlink(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        let Place { dir, name, slash } = self.place(&context, path)?;
+        let file;
+        let _locked = dir.lock_exclusive();
+        let attr = check_dir_writable(&dir, &context.cred)?;
+        file = self.named(&dir, &name)?.ok_or(Errno::ENOENT)?;
+        if file.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        if slash {
+            return Err(Errno::ENOTDIR);
+        }
+        let _file_locked = file.lock_exclusive();
+        check_removable(&attr, &file, &context.cred)?;
+        self.names.purge(dir.id(), &name);
+        dir.ops().remove(&dir, &name, &file)
+    }
+
+    /// rmdir(2).
+    ///
+    /// # Errors
+    /// As [`Vfs::namei`]; `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for `.`, `EACCES`, `EROFS`, `EBUSY`.
+    pub fn rmdir(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        let Place { dir, name, .. } = self.place(&context, path)?;
+        let file;
+        let _locked = dir.lock_exclusive();
+        let attr = check_dir_writable(&dir, &context.cred)?;
+        file = self.named(&dir, &name)?.ok_or(Errno::ENOENT)?;
+        if !file.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        let _file_locked = file.lock_exclusive();
+        check_removable(&attr, &file, &context.cred)?;
+        self.names.purge(dir.id(), &name);
+        self.names.purge(file.id(), b"..");
+        dir.ops().rmdir(&dir, &name, &file)
+    }
+
+    /// rename(2).
+    ///
+    /// # Errors
+    /// As [`Vfs::namei`]; `EXDEV`, `EINVAL` (a directory into itself), `ENOTDIR`, `EISDIR`, `ENOTEMPTY`, `EACCES`, `EROFS`,
+    /// `EBUSY`, `ENOSPC`, `EMLINK`.
+    pub fn rename(&self, proc: &Proc, from: &[u8], to: &[u8]) -> Result<(), Errno> {
+        let context = self.context(proc)?;
+        let from = self.place(&context, from)?;
+        let to = self.place(&context, to)?;
+        let mount = from.dir.mount().clone();
+        if mount.id() != to.dir.mount().id() {
+            return Err(Errno::EXDEV);
+        }
+        if from.dir.same(&to.dir) {
+            let _locked = from.dir.lock_exclusive();
+            return self.rename_locked(&context, &from, &to, None);
+        }
+        let _no_other = mount.rename_lock().lock();
+        // The directories that lead to each; taken with no lock held.
+        let above_to = self.ancestors(&to.dir)?;
+        if above_to.contains(&from.dir.ino()) {
+            let _upper = from.dir.lock_exclusive();
+            let _lower = to.dir.lock_exclusive();
+            return self.rename_locked(&context, &from, &to, Some(&above_to));
+        }
+        let above_from = self.ancestors(&from.dir)?;
+        let _upper = to.dir.lock_exclusive();
+        let _lower = from.dir.lock_exclusive();
+        // What is replaced would be a directory with the file in it.
+        let replaced = to.dir.ops().lookup(&to.name);
+        if replaced.is_ok_and(|ino| above_from.contains(&ino) || ino == from.dir.ino()) {
+            return Err(Errno::ENOTEMPTY);
+        }
+        self.rename_locked(&context, &from, &to, Some(&above_to))
+    }
+
+    /// The numbers of the directories above `dir`, and its own, up to the root of its mount.
+    fn ancestors(&self, dir: &VnodeRef) -> Result<Vec<InodeNumber>, Errno> {
+        let mut found = Vec::new();
+        let mut dir = dir.clone();
+        for _ in 0..MAX_DEPTH {
+            found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            found.push(dir.ino());
+            if dir.is_mount_root() {
+                return Ok(found);
+            }
+            dir = self.step(&dir, b"..", &Cred::root())?;
+        }
+        Err(Errno::ELOOP)
+    }
+
+    /// Renames; the directories are locked exclusively. `above_to`: the directories above the new
+    /// name, if that is in another directory.
+    fn rename_locked(
+        &self,
+        context: &Context,
+        from: &Place,
+        to: &Place,
+        above_to: Option<&[InodeNumber]>,
+    ) -> Result<(), Errno> {
+        let cred = &context.cred;
+        let from_attr = check_dir_writable(&from.dir, cred)?;
+        let to_attr = check_dir_writable(&to.dir, cred)?;
+        let file = self.named(&from.dir, &from.name)?.ok_or(Errno::ENOENT)?;
+        let replaced = self.named(&to.dir, &to.name)?;
+        if (from.slash || to.slash) && !file.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        if above_to.is_some_and(|above| above.contains(&file.ino())) {
+            return Err(Errno::EINVAL);
+        }
+        if replaced
+            .as_ref()
+            .is_some_and(|replaced| file.same(replaced))
+        {
+            // Two names of one file: POSIX has both stay.
+            return Ok(());
+        }
+        match replaced.as_ref().map(|replaced| replaced.is_dir()) {
+            Some(true) if !file.is_dir() => return Err(Errno::EISDIR),
+            Some(false) if file.is_dir() => return Err(Errno::ENOTDIR),
+            _ => {}
+        }
+        let _file_locked = file.lock_exclusive();
+        let _replaced_locked = replaced.as_ref().map(|replaced| replaced.lock_exclusive());
+        check_removable(&from_attr, &file, cred)?;
+        if let Some(replaced) = &replaced {
+            check_removable(&to_attr, replaced, cred)?;
+        }
+        self.names.purge(from.dir.id(), &from.name);
+        self.names.purge(to.dir.id(), &to.name);
+        self.names.purge(file.id(), b"..");
+        if let Some(replaced) = &replaced {
+            self.names.purge(replaced.id(), b"..");
+        }
+        from.dir.ops().rename(&Rename {
+            from_dir: from.dir.arc(),
+            from_name: &from.name,
+            from: file.arc(),
+            to_dir: to.dir.arc(),
+            to_name: &to.name,
+            to: replaced.as_ref().map(VnodeRef::arc),
+        })
+    }
+}
+
+/// Where something is to be made, the root, `.` and `..` exist already.
+fn existing(errno: Errno) -> Errno {
+    match errno {
+        Errno::EBUSY | Errno::EINVAL => Errno::EEXIST,
+        errno => errno,
+    }
+}

@@ -1,0 +1,259 @@
+//! Vnode cache: which files are in use, and which were lately.
+//!
+//! A vnode in the cache is *used* (its use count is not zero: someone holds a [`VnodeRef`]) or *idle*.
+//! Idle ones keep their pages and inode until room is needed: when the cache holds more than its
+//! target, or the page daemon asks. The cache's capacity is fixed when it is made, by the memory
+//! there is; when all of it is used, opening one more file is `ENFILE`.
+
+use super::{InodeNumber, Vnode, VnodeRef};
+use crate::hash::Seed;
+use crate::lru::LruMap;
+use crate::mount::Mount;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::locks::{Condvar, Mutex, MutexGuard};
+use rumpuser::Errno;
+
+/// Mount and number: what a vnode is found by.
+type Key = (u64, InodeNumber);
+
+enum Entry {
+    /// The file system is bringing it into use.
+    Loading,
+    Here(Arc<Vnode>),
+    /// It is being forgotten.
+    Reclaiming,
+}
+
+type Table = LruMap<Key, Entry>;
+
+/// How the cache is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VnodeStats {
+    /// Vnodes there are.
+    pub vnodes: usize,
+    /// The number of vnodes above which idle ones are forgotten.
+    pub target: usize,
+    /// Found in the cache.
+    pub hits: u64,
+    /// Brought in by the file system.
+    pub loads: u64,
+    /// Forgotten.
+    pub reclaims: u64,
+}
+
+/// The cache.
+pub(crate) struct VnodeCache {
+    table: Mutex<Table>,
+    /// An entry was settled or removed.
+    changed: Condvar,
+    target: usize,
+    next_id: AtomicU64,
+    hits: AtomicU64,
+    loads: AtomicU64,
+    reclaims: AtomicU64,
+}
+
+impl VnodeCache {
+    /// A cache that likes to keep `target` vnodes, and can hold twice as many when they are used.
+    pub(crate) fn new(target: usize, seed: Seed) -> Result<VnodeCache, Errno> {
+        let target = target.max(1);
+        Ok(VnodeCache {
+            table: Mutex::new(LruMap::with_capacity(target * 2, seed)?),
+            changed: Condvar::new(),
+            target,
+            next_id: AtomicU64::new(1),
+            hits: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            reclaims: AtomicU64::new(0),
+        })
+    }
+
+    /// The vnode of file `ino` of `mount`, loaded if need be (`vcache_get`).
+    pub(crate) fn get(&self, mount: &Arc<Mount>, ino: InodeNumber) -> Result<VnodeRef, Errno> {
+        let key = (mount.id(), ino);
+        let mut table = self.table.lock();
+        loop {
+            match table.peek(&key) {
+                Some(Entry::Here(vnode)) => {
+                    let vnode = VnodeRef::first(vnode);
+                    self.hits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(vnode);
+                }
+                Some(Entry::Loading | Entry::Reclaiming) => table = self.changed.wait(table),
+                None => {
+                    if !mount.is_live() {
+                        return Err(Errno::ENOENT);
+                    }
+                    if table.len() < self.target {
+                        break;
+                    }
+                    let Some(idle) = find_idle(&mut table, |_| true) else {
+                        // All are used: go over the target.
+                        break;
+                    };
+                    drop(table);
+                    self.finish_reclaim(idle);
+                    table = self.table.lock();
+                }
+            }
+        }
+        if table.insert(key, Entry::Loading).is_err() {
+            return Err(Errno::ENFILE);
+        }
+        drop(table);
+        self.load(key, mount)
+    }
+
+    fn load(&self, key: Key, mount: &Arc<Mount>) -> Result<VnodeRef, Errno> {
+        let loaded = mount.file_system().clone().loadvnode(key.1);
+        self.loads.fetch_add(1, Ordering::Relaxed);
+        let vnode = loaded.map(|loaded| {
+            let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+            Vnode::new(id, mount.clone(), key.1, loaded)
+        });
+        let mut table = self.table.lock();
+        let result = match vnode {
+            Ok(vnode) => {
+                let used = VnodeRef::first(&vnode);
+                if let Some(entry) = table.peek_mut(&key) {
+                    *entry = Entry::Here(vnode);
+                }
+                Ok(used)
+            }
+            Err(errno) => {
+                table.remove(&key);
+                Err(errno)
+            }
+        };
+        drop(table);
+        self.changed.notify_all();
+        result
+    }
+
+    /// The last user of `vnode` is gone. `forget`: it is not worth keeping.
+    pub(super) fn idle(&self, vnode: &Arc<Vnode>, forget: bool) {
+        let key = vnode.key();
+        let mut table = self.table.lock();
+        table.touch(&key);
+        let idle = if forget {
+            take_idle(&mut table, &key)
+        } else if table.len() > self.target {
+            find_idle(&mut table, |_| true)
+        } else {
+            None
+        };
+        drop(table);
+        if let Some(idle) = idle {
+            self.finish_reclaim(idle);
+        }
+    }
+
+    /// Forgets a vnode that was taken out of use: its entry says `Reclaiming`.
+    fn finish_reclaim(&self, vnode: Arc<Vnode>) {
+        vnode.reclaim();
+        self.reclaims.fetch_add(1, Ordering::Relaxed);
+        self.table.lock().remove(&vnode.key());
+        self.changed.notify_all();
+    }
+
+    /// Gives memory back without waiting for anything: forgets idle vnodes, the oldest first, whose
+    /// pages are all clean. Answers about how many pages came free.
+    pub(crate) fn drain(&self, want_pages: usize) -> usize {
+        let mut freed = 0;
+        while freed < want_pages {
+            let Some(mut table) = self.table.try_lock() else {
+                break;
+            };
+            let Some(idle) = find_idle(&mut table, |vnode| vnode.pages_are_clean()) else {
+                break;
+            };
+            drop(table);
+            // The inode, the vnode and its share of slabs: a page for a few of them.
+            freed += idle.cached_pages().max(1);
+            self.finish_reclaim(idle);
+        }
+        freed
+    }
+
+    /// Forgets every vnode of `mount`.
+    ///
+    /// # Errors
+    /// `EBUSY` when one is used; those that were idle are gone all the same.
+    pub(crate) fn forget_mount(&self, mount: &Mount) -> Result<(), Errno> {
+        loop {
+            let mut table = self.table.lock();
+            let of_mount = |key: &Key| key.0 == mount.id();
+            if let Some(idle) = find_idle(&mut table, |vnode| of_mount(&vnode.key())) {
+                drop(table);
+                self.finish_reclaim(idle);
+                continue;
+            }
+            let mut left = table.oldest_first().filter(|(key, _)| of_mount(key));
+            match left.next() {
+                None => return Ok(()),
+                Some((_, Entry::Here(_))) => return Err(Errno::EBUSY),
+                Some((_, Entry::Loading | Entry::Reclaiming)) => {}
+            }
+            drop(left);
+            drop(self.changed.wait(table));
+        }
+    }
+
+    /// Calls `visit` for every vnode of `mount`, or of every mount. Vnodes that come while it goes on may be missed.
+    pub(crate) fn for_each(&self, mount: Option<&Mount>, mut visit: impl FnMut(&VnodeRef)) {
+        let mut after = 0;
+        while let Some(vnode) = self.next_after(mount, after) {
+            after = vnode.id();
+            visit(&vnode);
+        }
+    }
+
+    /// The vnode with the smallest id above `after`.
+    fn next_after(&self, mount: Option<&Mount>, after: u64) -> Option<VnodeRef> {
+        let table = self.table.lock();
+        let here = table.oldest_first().filter_map(|(key, entry)| match entry {
+            Entry::Here(vnode) if mount.is_none_or(|mount| mount.id() == key.0) => Some(vnode),
+            _ => None,
+        });
+        here.filter(|vnode| vnode.id() > after)
+            .min_by_key(|vnode| vnode.id())
+            .map(VnodeRef::first)
+    }
+
+    /// The counters.
+    pub(crate) fn stats(&self) -> VnodeStats {
+        VnodeStats {
+            vnodes: self.table.lock().len(),
+            target: self.target,
+            hits: self.hits.load(Ordering::Relaxed),
+            loads: self.loads.load(Ordering::Relaxed),
+            reclaims: self.reclaims.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Marks the oldest idle vnode that `suits` as being forgotten.
+fn find_idle(
+    table: &mut MutexGuard<'_, Table>,
+    suits: impl Fn(&Vnode) -> bool,
+) -> Option<Arc<Vnode>> {
+    let idle = |entry: &Entry| match entry {
+        Entry::Here(vnode) => !vnode.is_used() && suits(vnode),
+        Entry::Loading | Entry::Reclaiming => false,
+    };
+    let key = *table.oldest_first().find(|(_, entry)| idle(entry))?.0;
+    take_idle(table, &key)
+}
+
+/// Marks the vnode of `key` as being forgotten, if it is idle.
+fn take_idle(table: &mut MutexGuard<'_, Table>, key: &Key) -> Option<Arc<Vnode>> {
+    let entry = table.peek_mut(key)?;
+    if !matches!(entry, Entry::Here(vnode) if !vnode.is_used()) {
+        return None;
+    }
+    match core::mem::replace(entry, Entry::Reclaiming) {
+        Entry::Here(vnode) => Some(vnode),
+        Entry::Loading | Entry::Reclaiming => None,
+    }
+}
