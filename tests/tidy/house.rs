@@ -249,7 +249,8 @@ fn height(name: &str, path: &str) -> Option<u32> {
 }
 
 /// Where NetBSD's component uses its equal, ours may: (user, used).
-const MAY_USE_ITS_EQUAL: [(&str, &str); 3] = [
+const MAY_USE_ITS_EQUAL: [(&str, &str); 4] = [
+    ("rumpdev", "rumpvfs"),
     ("rumpnet_netinet", "rumpnet_net"),
     ("rumpnet_virtif", "rumpnet_net"),
     ("platform_virtio", "platform_x86_64"),

@@ -91,13 +91,7 @@ fn check_copy_set_compare(len: usize) {
         let source = pattern();
         let mut bytes = [0xee; SPAN];
         // SAFETY: inside of two different arrays.
-        unsafe {
-            memcpy(
-                bytes.as_mut_ptr().wrapping_add(offset),
-                source.as_ptr().wrapping_add(3),
-                len,
-            )
-        };
+        unsafe { memcpy(bytes.as_mut_ptr().wrapping_add(offset), source.as_ptr().wrapping_add(3), len) };
         for i in 0..SPAN {
             let inside = (offset..offset + len).contains(&i);
             assert_eq!(
@@ -118,24 +112,13 @@ fn check_copy_set_compare(len: usize) {
         }
         let mut other = source;
         // SAFETY: inside of two different arrays.
-        let same = unsafe {
-            memcmp(
-                source.as_ptr().wrapping_add(offset),
-                other.as_ptr().wrapping_add(offset),
-                len,
-            )
-        };
+        let same = unsafe { memcmp(source.as_ptr().wrapping_add(offset), other.as_ptr().wrapping_add(offset), len) };
         assert_eq!(same, 0);
         if len > 0 {
             other[offset + len - 1] ^= 0x80;
             // SAFETY: as above.
-            let differs = unsafe {
-                memcmp(
-                    source.as_ptr().wrapping_add(offset),
-                    other.as_ptr().wrapping_add(offset),
-                    len,
-                )
-            };
+            let differs =
+                unsafe { memcmp(source.as_ptr().wrapping_add(offset), other.as_ptr().wrapping_add(offset), len) };
             assert_eq!(
                 differs < 0,
                 source[offset + len - 1] < other[offset + len - 1],
