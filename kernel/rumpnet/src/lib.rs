@@ -3,6 +3,7 @@
 //! - [`mbuf`]: packets and stream data as chains of ranges of shared storage;
 //! - [`ifnet`]: interfaces; [`route`]: routes; [`netisr`]: packets that loop back;
 //! - [`protocol`]: what a protocol is to a socket; [`socket`], [`sockbuf`]: sockets;
+//! - [`file`](mod@file), [`syscalls`]: sockets behind descriptors;
 //! - [`net`]: all of it for one kernel, [`Net`]; [`siphash`]: keyed hashing for tables.
 //!
 //! A packet's way up: a driver's thread → [`ifnet::Ifnet::input`] → (rumpnet_net) Ethernet →
@@ -25,6 +26,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod file;
 pub mod ifnet;
 pub mod mbuf;
 pub mod net;
@@ -34,8 +36,7 @@ pub mod route;
 pub mod siphash;
 pub mod sockbuf;
 pub mod socket;
-#[cfg(test)]
-mod testing;
+pub mod syscalls;
 
 pub use mbuf::Mbuf;
 pub use net::{COMPONENT, Net, NetInput};

@@ -30,8 +30,6 @@ pub mod in_cksum;
 pub mod inet;
 pub mod ip;
 pub mod tcp;
-#[cfg(test)]
-mod testing;
 pub mod udp;
 
 pub use config::{COMPONENT, CONFIG_COMPONENT};

@@ -1,6 +1,6 @@
 use super::*;
-use crate::testing::install_host;
 use proptest::prelude::*;
+use rumpuser_hosted::Host;
 use std::vec::Vec;
 
 fn content(m: &Mbuf) -> Vec<u8> {
@@ -35,7 +35,7 @@ proptest! {
         sizes in proptest::collection::vec(1usize..900, 1..6),
         (a, b) in (0usize..6500, 0usize..6500),
     ) {
-        install_host();
+        Host::install_for_tests();
         let m = pieced(&bytes, &sizes);
         prop_assert_eq!(content(&m), bytes.clone());
         let (from, to) = (a.min(b), a.max(b));
@@ -69,7 +69,7 @@ proptest! {
 
 #[test]
 fn a_header_in_front_of_shared_data_does_not_touch_it() {
-    install_host();
+    Host::install_for_tests();
     let m = Mbuf::from_slice(b"data").unwrap();
     let mut first = m.copy_range(0, 4).unwrap();
     let mut second = m.copy_range(0, 4).unwrap();
@@ -84,7 +84,7 @@ fn a_header_in_front_of_shared_data_does_not_touch_it() {
 
 #[test]
 fn writing_to_shared_bytes_copies_them_first() {
-    install_host();
+    Host::install_for_tests();
     let m = Mbuf::from_slice(&[7; 1000]).unwrap();
     let mut copy = m.copy_range(0, 1000).unwrap();
     copy.pullup_mut(10).unwrap().fill(9);
@@ -94,7 +94,7 @@ fn writing_to_shared_bytes_copies_them_first() {
 
 #[test]
 fn a_page_is_referred_to_and_never_written() {
-    install_host();
+    Host::install_for_tests();
     let mut frame = Frame::alloc(Alloc::NoWait).unwrap();
     frame.get_mut().unwrap().fill(3);
     let mut m = Mbuf::from_frame(frame.clone(), 100, 200).unwrap();
@@ -111,7 +111,7 @@ fn a_page_is_referred_to_and_never_written() {
 
 #[test]
 fn appending_uses_the_room_behind_the_last_piece() {
-    install_host();
+    Host::install_for_tests();
     let mut m = Mbuf::new();
     for _ in 0..MLEN {
         m.append_slice(b"x").unwrap();
@@ -124,7 +124,7 @@ fn appending_uses_the_room_behind_the_last_piece() {
 
 #[test]
 fn a_header_too_large_for_a_small_buffer_is_refused() {
-    install_host();
+    Host::install_for_tests();
     assert_eq!(Mbuf::new().prepend(MLEN + 1).unwrap_err(), Errno::EINVAL);
     assert_eq!(Mbuf::new().pullup(1).unwrap_err(), Errno::EINVAL);
     assert_eq!(Mbuf::new().header::<1>(0).unwrap_err(), Errno::EINVAL);

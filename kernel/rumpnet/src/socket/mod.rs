@@ -308,6 +308,11 @@ impl Socket {
         }
     }
 
+    /// Who polls it.
+    pub fn selinfo(&self) -> &SelInfo {
+        &self.sel
+    }
+
     /// What it carries.
     pub fn sock_type(&self) -> SockType {
         self.protocol.sock_type()

@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn packet(change: impl FnOnce(&mut [u8; IP_HDR_LEN])) -> Mbuf {
-        crate::testing::install_host();
+        rumpuser_hosted::Host::install_for_tests();
         let mut bytes = header().encode();
         change(&mut bytes);
         bytes[10..12].fill(0);
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn every_way_a_header_can_be_wrong_is_found() {
-        crate::testing::install_host();
+        rumpuser_hosted::Host::install_for_tests();
         let wrong =
             |change: fn(&mut [u8; IP_HDR_LEN])| IpHeader::parse(&packet(change)).unwrap_err();
         assert_eq!(

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::install_host;
+use rumpuser_hosted::Host;
 use std::vec::Vec;
 
 fn header(id: u16, offset: usize, len: usize, more: bool) -> IpHeader {
@@ -41,7 +41,7 @@ fn bytes(m: &Mbuf) -> Vec<u8> {
 
 #[test]
 fn parts_in_any_order_make_the_packet() {
-    install_host();
+    Host::install_for_tests();
     let parts = [(0, 800), (800, 1600), (1600, 2400), (2400, 2999)];
     for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1], [1, 3, 0, 2]] {
         let mut r = Reassembly::with_limit(1 << 20);
@@ -64,7 +64,7 @@ fn parts_in_any_order_make_the_packet() {
 
 #[test]
 fn a_part_that_comes_twice_is_ignored() {
-    install_host();
+    Host::install_for_tests();
     let mut r = Reassembly::with_limit(1 << 20);
     for _ in 0..3 {
         assert!(matches!(give(&mut r, 1, 0, 800, 1000), Outcome::Incomplete));
@@ -77,7 +77,7 @@ fn a_part_that_comes_twice_is_ignored() {
 
 #[test]
 fn overlapping_parts_poison_the_packet_for_good() {
-    install_host();
+    Host::install_for_tests();
     for (start, end) in [(792, 900), (0, 808), (8, 16), (800, 1000)] {
         let mut r = Reassembly::with_limit(1 << 20);
         give(&mut r, 1, 0, 800, 2000);
@@ -95,7 +95,7 @@ fn overlapping_parts_poison_the_packet_for_good() {
 
 #[test]
 fn parts_that_disagree_about_the_end_are_dropped() {
-    install_host();
+    Host::install_for_tests();
     let mut r = Reassembly::with_limit(1 << 20);
     give(&mut r, 1, 800, 1000, 1000);
     let beyond = give(&mut r, 1, 1600, 1608, 2000);
@@ -108,7 +108,7 @@ fn parts_that_disagree_about_the_end_are_dropped() {
 
 #[test]
 fn packets_fragments_and_bytes_are_bounded() {
-    install_host();
+    Host::install_for_tests();
     let mut r = Reassembly::with_limit(64 << 10);
     for id in 0..1000 {
         give(&mut r, id, 0, 1400, 3000);
@@ -128,7 +128,7 @@ fn packets_fragments_and_bytes_are_bounded() {
 
 #[test]
 fn what_does_not_come_in_time_is_given_up_with_its_first_part() {
-    install_host();
+    Host::install_for_tests();
     let mut r = Reassembly::with_limit(1 << 20);
     give(&mut r, 1, 0, 800, 1600);
     give(&mut r, 2, 800, 1600, 2000);
