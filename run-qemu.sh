@@ -245,7 +245,7 @@ add_disk() { # NUMBER FILE
 
 port_is_taken() { # PORT
   # A listening socket in /proc/net/tcp: "  0: 00000000:1F90 00000000:0000 0A ...".
-  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -qE "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$1") [0-9A-F:]+ 0A "
+  grep -qsE "^ *[0-9]+: [0-9A-F]+:$(printf %04X "$1") [0-9A-F:]+ 0A " /proc/net/tcp /proc/net/tcp6
 }
 
 choose_port() {
