@@ -5,7 +5,7 @@
 
 use crate::dma::{Dma, Pages, Segment};
 use crate::fault::{AttachError, Fault, RequestError};
-use crate::queue::{ChainError, Queue, Shape, Used};
+use crate::queue::{ChainError, LOOKS, Queue, Shape, Used};
 use crate::transport::{Device, Transport};
 use bitflags::bitflags;
 use core::sync::atomic::Ordering;
@@ -293,7 +293,7 @@ impl<T: Transport> VirtioBlk<T> {
     /// Takes one finished request. `None`: there is none now, and an interrupt will tell of the next.
     /// Once the device was given up, all that were outstanding come out as [`BlkResult::Broken`].
     pub fn reap(&mut self) -> Option<BlkDone> {
-        loop {
+        for _ in 0..LOOKS {
             if self.device.fault().is_some() {
                 return self.queue.abandon().map(|token| BlkDone {
                     token,
@@ -308,6 +308,7 @@ impl<T: Transport> VirtioBlk<T> {
                 Err(fault) => self.device.give_up(fault),
             }
         }
+        None
     }
 
     fn finish(&mut self, used: Used) -> BlkDone {

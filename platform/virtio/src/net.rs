@@ -9,7 +9,7 @@
 
 use crate::dma::{Dma, Pages, Segment, Table};
 use crate::fault::{AttachError, Fault, RequestError};
-use crate::queue::{Queue, Shape, Used};
+use crate::queue::{LOOKS, Queue, Shape, Used};
 use crate::transport::{Device, Transport};
 use bitflags::bitflags;
 use core::ptr::NonNull;
@@ -292,7 +292,7 @@ impl<T: Transport> VirtioNet<T> {
     /// Takes the next received part. `None`: there is none now, and an interrupt will tell of the next.
     /// Once the device was given up, all its buffers come out as parts of no bytes.
     pub fn receive(&mut self) -> Option<RxPart> {
-        loop {
+        for _ in 0..LOOKS {
             if self.device.fault().is_some() {
                 self.rest = None;
                 return self.rx.abandon().map(ignored);
@@ -305,6 +305,7 @@ impl<T: Transport> VirtioNet<T> {
                 Err(fault) => self.device.give_up(fault),
             }
         }
+        None
     }
 
     fn part(&mut self, used: Used) -> RxPart {

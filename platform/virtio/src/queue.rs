@@ -29,6 +29,10 @@ const DESC_BYTES: usize = 16;
 const AVAIL_NO_INTERRUPT: u16 = 1;
 const USED_NO_NOTIFY: u16 = 1;
 
+/// How often a driver looks for a used chain when the queue says in turn that there is one and that there
+/// is none: an honest device needs two looks, one that plays with its index gets no more.
+pub(crate) const LOOKS: usize = 4;
+
 /// The longest chain in bytes [virtio 1.2 §2.7.4].
 const CHAIN_BYTES: u64 = u32::MAX as u64;
 

@@ -2,7 +2,7 @@
 
 use crate::dma::{Dma, Pages};
 use crate::fault::{AttachError, RequestError};
-use crate::queue::{Queue, Shape};
+use crate::queue::{LOOKS, Queue, Shape};
 use crate::transport::{Device, Transport};
 use core::sync::atomic::Ordering;
 
@@ -49,7 +49,7 @@ impl<T: Transport> VirtioRng<T> {
     }
 
     /// Puts random bytes into `out` and answers how many; 0, unless `out` is empty, if none are there yet: more
-    /// were asked for, and an interrupt will tell. No byte is handed out twice.
+    /// were asked for, and an interrupt will tell, if the device is honest. No byte is handed out twice.
     ///
     /// # Errors
     /// [`RequestError::Broken`].
@@ -57,12 +57,17 @@ impl<T: Transport> VirtioRng<T> {
         if out.is_empty() {
             return Ok(0);
         }
-        while self.left == 0 {
+        for _ in 0..LOOKS {
+            if self.left > 0 {
+                break;
+            }
             self.device
                 .check_status()
                 .map_err(|_| RequestError::Broken)?;
             self.request()?;
             match self.queue.take() {
+                // None at all, which must not be [virtio 1.2 §5.4.6.2]: it may be asked again later.
+                Ok(Some(used)) if used.len == 0 => return Ok(0),
                 Ok(Some(used)) => self.left = used.len as usize,
                 Ok(None) if self.queue.want_interrupt(1) => return Ok(0),
                 // Came meanwhile: take it.
@@ -71,11 +76,6 @@ impl<T: Transport> VirtioRng<T> {
                     self.device.give_up(fault);
                     return Err(RequestError::Broken);
                 }
-            }
-            if self.left == 0 && self.queue.outstanding() == 0 {
-                // It delivered nothing, which it must not [virtio 1.2 §5.4.6.2]; asking again at once
-                // could go on for ever.
-                return Ok(0);
             }
         }
         let count = self.left.min(out.len());
