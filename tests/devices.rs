@@ -210,3 +210,27 @@ fn frames_come_back_whole_and_in_order() {
 fn frames_come_back_without_what_may_be_negotiated() {
     echoes(&["event_idx=off", "indirect_desc=off"], 20);
 }
+
+#[test]
+fn a_long_tcp_segment_is_cut_by_the_card() {
+    let namespace = Namespace::new();
+    let socket = FrameSocket::open(&namespace).expect("a packet socket");
+    let boot = Boot::new(image("devices")).append("segment");
+    let mut guest = boot.on_tap(&namespace).start();
+    guest.wait_for("card: sent a segment of 20000 bytes", SOON);
+    assert_eq!(guest.exit_status(SOON), 0);
+    // The tap device hands the segment on whole, or in packets, as the receiver likes: all bytes come either way.
+    let mut payload = Vec::new();
+    while payload.len() < 20_000 {
+        let frame = next_back(&socket).expect("a frame with TCP in it");
+        if frame[12..14] == [8, 0] && frame[23] == 6 {
+            payload.extend_from_slice(&frame[54..]);
+        }
+    }
+    assert!(
+        payload
+            .iter()
+            .zip(0u32..)
+            .all(|(&byte, index)| byte == index as u8)
+    );
+}

@@ -2,7 +2,10 @@
 
 use crate::pages;
 use core::ptr::NonNull;
-use rumpuser::{Errno, IoVec, PacketDevice, RxBuffer, RxChecksum, TxOffload, TxPacket, host};
+use core::time::Duration;
+use rumpuser::{
+    Errno, IoVec, PacketDevice, PacketFeatures, RxBuffer, RxChecksum, TxOffload, TxPacket, host,
+};
 use rumpuser_baremetal::aprint;
 
 const BUFFER: usize = 2048;
@@ -67,6 +70,73 @@ impl Card {
         // SAFETY: received into and not provided again, so the buffer is ours alone while the frame is looked at.
         unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), len) }
     }
+}
+
+/// Bytes of Ethernet, IPv4 and TCP header; where TCP's starts, and where in it the checksum is.
+const HEADERS: usize = 14 + 20 + 20;
+const TCP_START: usize = 14 + 20;
+const TCP_CHECKSUM: u16 = 16;
+const SEGMENT_BYTES: u16 = 1000;
+const PAYLOAD: usize = 20_000;
+
+/// Sends one TCP segment of [`PAYLOAD`] bytes that the card is to cut, to whoever listens.
+pub(crate) fn segment() -> Result<(), Errno> {
+    let device = host().packet_device(0).ok_or(Errno::ENXIO)?;
+    if !device.info().features.contains(PacketFeatures::TSO4) {
+        aprint!("card: cuts nothing");
+        return Ok(());
+    }
+    let memory = pages(0, 8)?;
+    // SAFETY: the pages are nobody else's, and hold that many bytes.
+    let frame = unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), HEADERS + PAYLOAD) };
+    for (byte, index) in frame[HEADERS..].iter_mut().zip(0u32..) {
+        *byte = index as u8;
+    }
+    let headers = &mut frame[..HEADERS];
+    headers.fill(0);
+    headers[..6].fill(0xff);
+    headers[6..12].copy_from_slice(&device.info().mac);
+    headers[12..14].copy_from_slice(&[0x08, 0x00]);
+    let ip_bytes = (20 + 20 + PAYLOAD) as u16;
+    headers[14] = 0x45;
+    headers[16..18].copy_from_slice(&ip_bytes.to_be_bytes());
+    (headers[22], headers[23]) = (64, 6);
+    headers[26..30].copy_from_slice(&[10, 77, 0, 2]);
+    headers[30..34].copy_from_slice(&[10, 77, 0, 1]);
+    headers[TCP_START + 12] = 5 << 4;
+    let base = memory;
+    let piece = |at: usize, len| {
+        // SAFETY: inside the frame.
+        let base = unsafe { base.add(at) };
+        IoVec { base, len }
+    };
+    let segments = [
+        piece(0, HEADERS),
+        piece(HEADERS, 7000),
+        piece(HEADERS + 7000, PAYLOAD - 7000),
+    ];
+    let offload = TxOffload {
+        checksum: Some((TCP_START as u16, TCP_CHECKSUM)),
+        segment_bytes: SEGMENT_BYTES,
+        header_bytes: HEADERS as u16,
+    };
+    let packet = TxPacket {
+        segments: &segments,
+        offload,
+        token: 7,
+    };
+    // SAFETY: the pages are not touched again before the token is reaped.
+    unsafe { device.transmit(&packet) }?;
+    device.kick();
+    let second = host().clock().now() + Duration::from_secs(5);
+    while device.reap_transmitted() != Some(7) {
+        if host().clock().now() > second {
+            return Err(Errno::ETIMEDOUT);
+        }
+        host().threads().yield_now();
+    }
+    aprint!("card: sent a segment of {PAYLOAD} bytes");
+    Ok(())
 }
 
 /// Sends every frame for experiments back, until one says `quit`.
