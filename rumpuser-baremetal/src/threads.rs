@@ -94,13 +94,17 @@ impl Slot {
     }
 
     fn name(&self) -> &str {
-        let len = self
-            .name
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(NAME_BYTES);
-        core::str::from_utf8(&self.name[..len]).unwrap_or("?")
+        text_of(&self.name)
     }
+}
+
+/// A name up to its first zero.
+fn text_of(name: &[u8; NAME_BYTES]) -> &str {
+    let len = name
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(NAME_BYTES);
+    core::str::from_utf8(&name[..len]).unwrap_or("?")
 }
 
 struct Table {
@@ -336,6 +340,38 @@ pub(crate) fn timer_fired(_: usize) {
     with(|table| table.armed = NEVER);
 }
 
+/// What fills a stack that was never used, in debug builds: how deep it was used can be seen by what is left of it.
+const UNUSED: u8 = 0xa5;
+
+/// Tells, of each thread with a stack of its own, its name, how many bytes of its stack it has used at most, and how many
+/// it has. Only debug builds know how many were used; others say 0.
+pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
+    let mut index = 0;
+    // One at a time: `tell` may print, which takes time and waits.
+    while let Some(slot) = with(|table| table.slots.get(index).map(|slot| (slot.name, slot.stack)))
+    {
+        index += 1;
+        let (name, Some(stack)) = slot else { continue };
+        let bytes = stack.layout.size() - PAGE_SIZE;
+        let unused = match cfg!(debug_assertions) {
+            true => unused_bytes(stack, bytes),
+            false => bytes,
+        };
+        tell(text_of(&name), bytes - unused, bytes);
+    }
+}
+
+/// How many bytes at the bottom of a stack still are as they were at first.
+fn unused_bytes(stack: Stack, bytes: usize) -> usize {
+    let bottom = stack.base.as_ptr().wrapping_add(PAGE_SIZE);
+    let untouched = |&offset: &usize| {
+        // SAFETY: inside the stack, above its guard page. Its thread does not run meanwhile, and nobody frees it: threads are
+        // cooperative, and this one has not ended.
+        unsafe { bottom.wrapping_add(offset).read_volatile() == UNUSED }
+    };
+    (0..bytes).take_while(untouched).count()
+}
+
 fn new_stack(wanted: usize) -> Result<Stack, Errno> {
     let bytes = if wanted == 0 {
         USUAL_STACK_BYTES
@@ -355,6 +391,12 @@ fn new_stack(wanted: usize) -> Result<Stack, Errno> {
     if unsafe { paging::guard(stack.base.as_ptr().addr() as u64) }.is_err() {
         free_stack(stack);
         return Err(Errno::EAGAIN);
+    }
+    if cfg!(debug_assertions) {
+        // SAFETY: the rest of the memory allocated above.
+        let bottom = unsafe { stack.base.byte_add(PAGE_SIZE) };
+        // SAFETY: as above.
+        unsafe { bottom.write_bytes(UNUSED, bytes - PAGE_SIZE) };
     }
     Ok(stack)
 }

@@ -2,7 +2,7 @@
 //!
 //! The command line says what to do: nothing, and every check of `checks` and `threads` runs; `crash=NAME`, and the machine ends by the
 //! fault of that name (`crash`), whose report the harness outside reads; `idle=SECONDS`, and it waits; `echo`, and it answers what is
-//! typed until a line says `end`.
+//! typed until a line says `end`; `chatter=LINES`, and it prints so many numbered lines.
 #![no_std]
 #![no_main]
 
@@ -42,6 +42,7 @@ fn main() {
         match word.split_once('=') {
             Some(("crash", name)) => return crash::crash(name),
             Some(("idle", seconds)) => return idle(seconds.parse().unwrap_or(1)),
+            Some(("chatter", lines)) => return chatter(lines.parse().unwrap_or(1)),
             _ if word == "echo" => return echo(),
             _ => say!("unknown word {word}"),
         }
@@ -55,6 +56,12 @@ fn idle(seconds: u64) {
     say!("idle");
     threads::sleep(Duration::from_secs(seconds));
     say!("done");
+}
+
+fn chatter(lines: u32) {
+    for line in 0..lines {
+        say!("line {line}, which goes on for a while so that the device's buffers fill up");
+    }
 }
 
 fn echo() {

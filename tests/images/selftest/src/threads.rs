@@ -6,10 +6,11 @@ use core::time::Duration;
 use rumpuser::{Errno, Instant, ThreadId, ThreadMain, ThreadSpec, Unparked, host};
 use rumpuser_baremetal::heap;
 use rumpuser_baremetal::platform_x86_64::clock;
+use rumpuser_baremetal::threads::{USUAL_STACK_BYTES, stacks as stacks_in_use};
 
 /// Runs them all; a failed one panics.
 pub fn run() {
-    let checks: [(&str, fn()); 7] = [
+    let checks: [(&str, fn()); 8] = [
         (
             "a token given before is taken at once, and only once",
             tokens,
@@ -23,6 +24,7 @@ pub fn run() {
         ("two threads hand a token to and fro", ping_pong),
         ("stacks of ended threads are used again", stacks),
         ("threads run out and come back", exhaustion),
+        ("how much of a stack was used is known", use_of_stacks),
     ];
     for (name, check) in checks {
         check();
@@ -207,4 +209,35 @@ fn exhaustion() {
     spawn("after", wait_for_gate, 0).expect("memory is back");
     sleep(Duration::from_millis(1));
     assert_eq!(ENDED.load(Ordering::Relaxed), count + 1);
+}
+
+fn use_of_stacks() {
+    fn recursive(depth: usize) -> usize {
+        let frame = core::hint::black_box([depth as u8; 256]);
+        if depth == 0 { 0 } else { recursive(depth - 1) + usize::from(frame[7]) }
+    }
+    fn user(depth: usize) {
+        core::hint::black_box(recursive(depth));
+        GATE.store(2, Ordering::Relaxed);
+        while GATE.load(Ordering::Relaxed) == 2 {
+            host().threads().yield_now();
+        }
+    }
+    const DEPTH: usize = 20;
+    spawn("user", user, DEPTH).expect("a thread");
+    while GATE.load(Ordering::Relaxed) != 2 {
+        host().threads().yield_now();
+    }
+    let mut seen = 0;
+    stacks_in_use(|name, used, all| {
+        if name == "user" {
+            seen += 1;
+            assert_eq!(all, USUAL_STACK_BYTES);
+            let least = if cfg!(debug_assertions) { DEPTH * 256 } else { 0 };
+            assert!((least..all).contains(&used), "{used} bytes used");
+        }
+    });
+    assert_eq!(seen, 1);
+    GATE.store(1, Ordering::Relaxed);
+    host().threads().yield_now();
 }
