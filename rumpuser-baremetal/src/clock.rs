@@ -1,6 +1,7 @@
 //! Time: the machine's, with the battery-backed clock's at boot as the base of civil time.
 
-use platform_x86_64::clock::{now_nanos, read_civil_time};
+use platform_x86_64::clock::now_nanos;
+use platform_x86_64::rtc::read_civil_time;
 use rumpuser::{Instant, WallTime};
 use spin::Once;
 

@@ -441,6 +441,7 @@ fn wait(mut deadline: Option<u64>) -> Unparked {
                 });
             }
             Step::Idle(timer) => {
+                clock::refine();
                 if let Some(at) = timer {
                     clock::arm(at);
                 }

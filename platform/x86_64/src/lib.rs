@@ -11,7 +11,7 @@
 //! | [`paging`] | the address space: physical addresses, least rights, guard pages |
 //! | [`acpi`] | facts from the firmware's tables |
 //! | `apic`, `ioapic`, [`interrupt`] | interrupts of devices |
-//! | [`clock`] | time-stamp counter, timer, battery-backed clock |
+//! | [`clock`], `calibrate`, [`rtc`] | time-stamp counter and timer, their rates, the battery-backed clock |
 //! | [`pci`] | functions, BARs, MSI-X |
 //! | [`context`] | switching stacks |
 //! | [`exit`](mod@exit) | the way out |
@@ -34,6 +34,7 @@
 
 pub mod acpi;
 mod apic;
+mod calibrate;
 pub mod clock;
 pub mod context;
 pub mod cpu;
@@ -58,6 +59,7 @@ pub mod random;
 pub mod regions;
 #[cfg(not(test))]
 pub mod report;
+pub mod rtc;
 pub mod symbols;
 pub mod uart;
 
