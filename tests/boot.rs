@@ -1,4 +1,5 @@
-//! The smallest appliance: it boots on every machine, in little memory, in both profiles, and ends as it should.
+//! The machine: the smallest appliance boots everywhere and ends as it should; an image that tests the machine from inside finds
+//! nothing wrong; faults end in a report that a person can read.
 
 use std::time::Duration;
 
@@ -38,4 +39,134 @@ fn hello_boots_without_any_device() {
         .start();
     guest.wait_for("Hello", SOON);
     assert_eq!(guest.exit_status(SOON), 0);
+}
+
+fn selftest(machine: &str, memory: &str, profile: Profile) {
+    let image = image_with("selftest", profile);
+    let mut guest = Boot::new(image).machine(machine).memory(memory).start();
+    guest.wait_for("all checks passed", SOON);
+    assert_eq!(guest.exit_status(SOON), 0);
+}
+
+#[test]
+fn the_machine_finds_nothing_wrong_with_itself() {
+    selftest("q35", "128", Profile::Release);
+    selftest("pc", "128", Profile::Release);
+    selftest("q35", "128", Profile::Dev);
+}
+
+#[test]
+fn the_machine_finds_nothing_wrong_with_little_or_much_memory() {
+    selftest("q35", "3", Profile::Release);
+    selftest("pc", "8", Profile::Release);
+    selftest("q35", "5G", Profile::Release);
+}
+
+/// Boots the image that makes the fault `name` and returns its report, after its status was found right.
+fn report(name: &str, status: i32) -> String {
+    let mut guest = Boot::new(image("selftest"))
+        .without_network()
+        .append(&format!("crash={name}"))
+        .start();
+    assert_eq!(
+        guest.exit_status(SOON),
+        status,
+        "{name}: {}",
+        guest.console()
+    );
+    guest.console()
+}
+
+#[test]
+fn a_fault_ends_the_machine_with_what_it_was_where_it_was_and_who_called() {
+    let faults = [
+        (
+            "null",
+            "page fault (#PF): reading 0x10, which is not mapped (a null pointer?), in thread \"main\"",
+        ),
+        (
+            "unmapped",
+            "page fault (#PF): reading 0x700000000000, which is not mapped",
+        ),
+        ("text", "whose page is protected"),
+        ("rodata", "whose page is protected"),
+        ("execute-data", "whose page is not executable"),
+        ("execute-ram", "whose page is not executable"),
+        ("invalid", "invalid opcode (#UD)"),
+        ("divide", "divide error (#DE)"),
+        ("general", "general protection fault (#GP)"),
+        ("breakpoint", "breakpoint (#BP)"),
+        ("stack", "the stack of thread \"main\" is full"),
+        (
+            "thread-stack",
+            "the stack of thread \"victim\" is full, in thread \"victim\"",
+        ),
+    ];
+    for (name, what) in faults {
+        let console = report(name, 102);
+        for wanted in [
+            what,
+            "  rip 0000",
+            "  cr0 ",
+            "backtrace:",
+            "selftest::crash::",
+        ] {
+            assert!(
+                console.contains(wanted),
+                "{name}: no {wanted:?} in\n{console}"
+            );
+        }
+        assert!(!console.contains("survived"), "{console}");
+    }
+}
+
+#[test]
+fn a_panic_ends_the_machine_with_its_message_and_who_called() {
+    let console = report("panic", 101);
+    assert!(
+        console.contains("on purpose, in thread \"main\""),
+        "{console}"
+    );
+    assert!(console.contains("selftest::crash::crash+0x"), "{console}");
+    let console = report("thread-panic", 101);
+    assert!(
+        console.contains("in a thread, in thread \"victim\""),
+        "{console}"
+    );
+}
+
+#[test]
+fn an_idle_guest_uses_no_processor() {
+    let mut guest = Boot::new(image("selftest"))
+        .without_network()
+        .append("idle=10")
+        .start();
+    guest.wait_for("idle", SOON);
+    std::thread::sleep(Duration::from_secs(1));
+    let before = guest.processor_time();
+    std::thread::sleep(Duration::from_secs(5));
+    let used = guest.processor_time() - before;
+    assert!(used < Duration::from_millis(100), "{used:?} in 5 s");
+    assert_eq!(guest.exit_status(SOON), 0);
+}
+
+#[test]
+fn output_faster_than_it_is_read_arrives_whole() {
+    let mut guest = Boot::new(image("selftest"))
+        .without_network()
+        .append("chatter=20000")
+        .start();
+    assert_eq!(guest.exit_status(SOON), 0);
+    let console = guest.console();
+    let lines: Vec<&str> = console
+        .lines()
+        .filter(|line| line.starts_with("line "))
+        .collect();
+    assert_eq!(lines.len(), 20_000);
+    for (number, line) in lines.iter().enumerate() {
+        assert!(
+            line.starts_with(&format!("line {number}, ")) && line.ends_with("fill up"),
+            "{line}"
+        );
+    }
 }

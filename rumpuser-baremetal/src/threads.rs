@@ -198,20 +198,18 @@ impl Table {
         }
     }
 
-    /// Wakes those whose deadline is past.
+    /// Wakes those whose deadline is past, in the order of the deadlines.
     fn expire(&mut self, now: u64) {
-        if now < self.nearest {
-            return;
-        }
-        self.nearest = NEVER;
-        for index in 0..self.slots.len() {
-            let deadline = self.slots[index].deadline;
-            if deadline <= now {
-                self.slots[index].timed_out = true;
-                self.wake(index);
-            } else {
-                self.nearest = self.nearest.min(deadline);
+        while now >= self.nearest {
+            // The bound may have been too early: then nobody is woken, and it is right afterwards.
+            let deadlines = self.slots.iter().map(|slot| slot.deadline).zip(0..);
+            let (deadline, index) = deadlines.min().unwrap_or((NEVER, 0));
+            if deadline == NEVER || deadline > now {
+                self.nearest = deadline;
+                return;
             }
+            self.slots[index].timed_out = true;
+            self.wake(index);
         }
     }
 

@@ -58,7 +58,14 @@ pub(crate) extern "C" fn exception(frame: &Frame) -> ! {
     };
     emergency_print(format_args!("\nfatal: {about}{}\n", Description(None)));
     print_registers(frame, cr2);
-    print_backtrace(Some(frame.rip), frame.rbp);
+    emergency_print(format_args!("backtrace:\n"));
+    print_place(frame.rip, frame.rip);
+    if !is_code(frame.rip) {
+        // A call led astray: the address to return to has been pushed, but no frame made.
+        let back = read_word(frame.rsp).filter(|&back| is_code(back));
+        back.inspect(|&back| print_place(back, back.wrapping_sub(1)));
+    }
+    print_callers(frame.rbp);
     exit::exit(exit::EXCEPTION)
 }
 
@@ -75,7 +82,8 @@ pub fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     let rbp: u64;
     // SAFETY: reads a register.
     unsafe { asm!("mov {}, rbp", out(reg) rbp, options(nomem, nostack, preserves_flags)) };
-    print_backtrace(None, rbp);
+    emergency_print(format_args!("backtrace:\n"));
+    print_callers(rbp);
     exit::exit(exit::PANICKED)
 }
 
@@ -195,12 +203,8 @@ fn print_registers(frame: &Frame, cr2: u64) {
     ));
 }
 
-/// Prints the functions that are running: the one at `rip` if told, then the callers by the frame pointers from `rbp` on.
-fn print_backtrace(rip: Option<u64>, mut rbp: u64) {
-    emergency_print(format_args!("backtrace:\n"));
-    if let Some(rip) = rip {
-        print_place(rip, rip);
-    }
+/// Prints the functions that are to be returned to, by the frame pointers from `rbp` on.
+fn print_callers(mut rbp: u64) {
     for _ in 0..MAX_FRAMES {
         // A frame is the caller's frame pointer and, above it, the address to return to.
         let Some((caller, back)) = read_word(rbp).zip(read_word(rbp.wrapping_add(8))) else {
@@ -211,10 +215,6 @@ fn print_backtrace(rip: Option<u64>, mut rbp: u64) {
         }
         // The call is before the address to return to, which may already be another function's.
         print_place(back, back.wrapping_sub(1));
-        // Stacks grow down, so callers' frames are further up; but an interrupt's are on another stack.
-        if caller == rbp {
-            break;
-        }
         rbp = caller;
     }
 }
@@ -234,11 +234,15 @@ fn print_place(address: u64, inside: u64) {
     }
 }
 
+fn is_code(address: u64) -> bool {
+    let text = image::text();
+    (text.start..text.end).contains(&address)
+}
+
 /// The name of the function at `address`, if it is code of the image's and the image has its table.
 pub fn symbol(address: u64) -> Option<Symbol<'static>> {
-    let text = image::text();
-    if !(text.start..text.end).contains(&address) {
+    if !is_code(address) {
         return None;
     }
-    Symbols::parse(image::symbols(), text.start)?.find(address)
+    Symbols::parse(image::symbols(), image::text().start)?.find(address)
 }

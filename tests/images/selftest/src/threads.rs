@@ -214,7 +214,11 @@ fn exhaustion() {
 fn use_of_stacks() {
     fn recursive(depth: usize) -> usize {
         let frame = core::hint::black_box([depth as u8; 256]);
-        if depth == 0 { 0 } else { recursive(depth - 1) + usize::from(frame[7]) }
+        if depth == 0 {
+            0
+        } else {
+            recursive(depth - 1) + usize::from(frame[7])
+        }
     }
     fn user(depth: usize) {
         core::hint::black_box(recursive(depth));
@@ -233,7 +237,11 @@ fn use_of_stacks() {
         if name == "user" {
             seen += 1;
             assert_eq!(all, USUAL_STACK_BYTES);
-            let least = if cfg!(debug_assertions) { DEPTH * 256 } else { 0 };
+            let least = if cfg!(debug_assertions) {
+                DEPTH * 256
+            } else {
+                0
+            };
             assert!((least..all).contains(&used), "{used} bytes used");
         }
     });
