@@ -6,10 +6,10 @@
 use crate::heap;
 use crate::virtio::{DMA, Failure, Found, Listener, Obituary, Transport, errno, segment};
 use platform_virtio::RequestError;
-use platform_virtio::net::{HEADER_BYTES, NetConfig, NetInfo, TxChecksum, VirtioNet};
+use platform_virtio::net::{self, HEADER_BYTES, NetConfig, NetInfo, TxChecksum, TxCut, VirtioNet};
 use rumpuser::{
     Errno, PacketDevice, PacketFeatures, PacketInfo, RxBuffer, RxChecksum, RxPart, ThreadId,
-    TxPacket,
+    TxOffload, TxPacket,
 };
 use spin::{Mutex, Once};
 
@@ -70,11 +70,25 @@ pub(crate) fn attach(found: &Found) -> Result<(), Failure> {
 fn features(device: &NetInfo) -> PacketFeatures {
     let offered = [
         (device.tx_checksum, PacketFeatures::TX_CHECKSUM),
+        (device.tso4, PacketFeatures::TSO4),
+        (device.tso6, PacketFeatures::TSO6),
         (device.rx_checksum, PacketFeatures::RX_CHECKSUM),
         (device.rx_scatter, PacketFeatures::RX_SCATTER),
     ];
     let offered = offered.into_iter().filter(|&(has, _)| has);
     offered.fold(PacketFeatures::NONE, |all, (_, feature)| all | feature)
+}
+
+/// What the kernel asks for, in the driver's words.
+fn offload(asked: &TxOffload) -> net::TxOffload {
+    let checksum = asked.checksum;
+    net::TxOffload {
+        checksum: checksum.map(|(start, offset)| TxChecksum { start, offset }),
+        cut: (asked.segment_bytes != 0).then_some(TxCut {
+            payload_bytes: asked.segment_bytes,
+            header_bytes: asked.header_bytes,
+        }),
+    }
 }
 
 fn queue_interrupt(unit: usize) {
@@ -138,15 +152,11 @@ impl PacketDevice for Card {
     }
 
     unsafe fn transmit(&self, packet: &TxPacket<'_>) -> Result<(), Errno> {
-        if packet.offload.segment_bytes != 0 {
-            return Err(Errno::EINVAL);
-        }
-        let checksum = packet.offload.checksum;
-        let checksum = checksum.map(|(start, offset)| TxChecksum { start, offset });
+        let offload = offload(&packet.offload);
         let segments = packet.segments.iter().map(segment);
         let (sent, interrupt_comes) = self.with(|driver| {
             // SAFETY: the caller's promise is the one that the driver asks for.
-            let sent = unsafe { driver.transmit(segments, checksum, packet.token) };
+            let sent = unsafe { driver.transmit(segments, offload, packet.token) };
             let full = sent == Err(RequestError::Full);
             (sent, !full || driver.want_transmitted())
         });

@@ -16,6 +16,14 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use volatile::VolatilePtr;
 
+mod header;
+
+use header::{
+    ETHER_HEADER, ETHER_TAG, ETHER_TYPE, ETHER_TYPE_IPV4, ETHER_TYPE_IPV6, GSO_NONE, GSO_TCPV4,
+    GSO_TCPV6, RxHeader,
+};
+pub use header::{HEADER_BYTES, TxChecksum, TxCut, TxOffload};
+
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +39,10 @@ bitflags! {
         const MTU = 1 << 3;
         /// `mac` holds.
         const MAC = 1 << 5;
+        /// The device cuts TCP over IPv4 into packets.
+        const HOST_TSO4 = 1 << 11;
+        /// The device cuts TCP over IPv6 into packets.
+        const HOST_TSO6 = 1 << 12;
         /// A received packet may span buffers.
         const MRG_RXBUF = 1 << 15;
         /// `status` holds.
@@ -46,18 +58,9 @@ mod config {
     pub const LINK_UP: u16 = 1;
 }
 
-/// Bytes of the device's header in front of every packet [virtio 1.2 §5.1.6].
-pub const HEADER_BYTES: usize = 12;
 /// Headers to send lie so far apart.
 const HEADER_STRIDE: usize = 16;
 
-const FLAG_NEEDS_CSUM: u8 = 1;
-const FLAG_DATA_VALID: u8 = 2;
-const GSO_NONE: u8 = 0;
-
-/// Ethernet: header, and the tag of a virtual LAN, which may come on top of the MTU.
-const ETHER_HEADER: usize = 14;
-const ETHER_TAG: usize = 4;
 /// The least MTU [virtio 1.2 §5.1.4.1], and the usual one.
 const MTU_MIN: u16 = 68;
 const MTU_ETHERNET: u16 = 1500;
@@ -104,6 +107,10 @@ pub struct NetInfo {
     pub mtu: u16,
     /// It completes checksums of packets to send.
     pub tx_checksum: bool,
+    /// It cuts long TCP segments over IPv4 into packets.
+    pub tso4: bool,
+    /// It cuts long TCP segments over IPv6 into packets.
+    pub tso6: bool,
     /// It may say that a received packet's checksum is right.
     pub rx_checksum: bool,
     /// A received packet may span buffers.
@@ -116,15 +123,6 @@ pub struct NetInfo {
     pub tx_depth: usize,
     /// The least length of a buffer to receive into.
     pub rx_buffer_bytes: usize,
-}
-
-/// A checksum that the device is to complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TxChecksum {
-    /// Where summing starts, in bytes from the frame's first.
-    pub start: u16,
-    /// Where the result goes, in bytes from `start`.
-    pub offset: u16,
 }
 
 /// A buffer that was received into.
@@ -199,11 +197,14 @@ impl<T: Transport> VirtioNet<T> {
         let tx_headers = tx_headers.ok_or(no_memory)?;
         let rx_scatter = device.has(NetFeatures::MRG_RXBUF.bits());
         let whole = HEADER_BYTES + ETHER_HEADER + ETHER_TAG + usize::from(mtu);
+        let has = |feature: NetFeatures| device.has(feature.bits());
         let info = NetInfo {
             mac,
             mtu,
-            tx_checksum: device.has(NetFeatures::CSUM.bits()),
-            rx_checksum: device.has(NetFeatures::GUEST_CSUM.bits()),
+            tx_checksum: has(NetFeatures::CSUM),
+            tso4: has(NetFeatures::CSUM | NetFeatures::HOST_TSO4),
+            tso6: has(NetFeatures::CSUM | NetFeatures::HOST_TSO6),
+            rx_checksum: has(NetFeatures::GUEST_CSUM),
             rx_scatter,
             max_tx_segments: usize::from(tx.max_chain() - 1),
             rx_depth: usize::from(rx.depth()),
@@ -387,25 +388,23 @@ impl<T: Transport> VirtioNet<T> {
     pub unsafe fn transmit(
         &mut self,
         segments: impl Iterator<Item = Segment> + Clone,
-        checksum: Option<TxChecksum>,
+        offload: TxOffload,
         token: u64,
     ) -> Result<(), RequestError> {
         if self.device.fault().is_some() {
             return Err(RequestError::Broken);
         }
-        self.check(segments.clone(), checksum)?;
+        let bytes = self.measure(segments.clone())?;
+        let gso_type = match offload.cut {
+            Some(_) => self.gso_type(segments.clone().next())?,
+            None => GSO_NONE,
+        };
+        let words = self.info.tx_header(bytes, gso_type, offload)?;
         let mut chain = self.tx.begin().ok_or(RequestError::Full)?;
         let header = usize::from(chain.head()) * HEADER_STRIDE;
-        let flags = checksum.map_or(0, |_| FLAG_NEEDS_CSUM);
-        let TxChecksum { start, offset } = checksum.unwrap_or(TxChecksum {
-            start: 0,
-            offset: 0,
-        });
-        // flags, gso_type none, hdr_len, gso_size; csum_start, csum_offset, num_buffers 0.
-        let first = u64::from(flags) | u64::from(start) << 48;
-        self.tx_headers.store64(header, first, Ordering::Relaxed);
-        let last = u32::from(offset);
-        self.tx_headers.store32(header + 8, last, Ordering::Relaxed);
+        self.tx_headers.store64(header, words.0, Ordering::Relaxed);
+        self.tx_headers
+            .store32(header + 8, words.1, Ordering::Relaxed);
 
         chain.push(self.tx_headers.bus(header), HEADER_BYTES as u32, false)?;
         for segment in segments {
@@ -415,11 +414,8 @@ impl<T: Transport> VirtioNet<T> {
         Ok(())
     }
 
-    fn check(
-        &self,
-        segments: impl Iterator<Item = Segment>,
-        checksum: Option<TxChecksum>,
-    ) -> Result<(), RequestError> {
+    /// The bytes of a frame, if it is not in too many pieces.
+    fn measure(&self, segments: impl Iterator<Item = Segment>) -> Result<usize, RequestError> {
         let mut bytes = 0usize;
         for (index, segment) in segments.enumerate() {
             bytes = bytes.saturating_add(segment.len);
@@ -427,15 +423,22 @@ impl<T: Transport> VirtioNet<T> {
                 return Err(RequestError::Invalid);
             }
         }
-        let longest = usize::from(self.info.mtu) + ETHER_HEADER + ETHER_TAG;
-        if !(ETHER_HEADER..=longest).contains(&bytes) {
-            return Err(RequestError::Invalid);
-        }
-        match checksum {
-            None => Ok(()),
-            Some(_) if !self.info.tx_checksum => Err(RequestError::Invalid),
-            Some(checksum) if checksum.end() > bytes => Err(RequestError::Invalid),
-            Some(_) => Ok(()),
+        Ok(bytes)
+    }
+
+    /// How the frame that starts with `first` is cut, by its EtherType.
+    fn gso_type(&self, first: Option<Segment>) -> Result<u8, RequestError> {
+        let first = first.filter(|first| first.len >= ETHER_HEADER);
+        let first = first.ok_or(RequestError::Invalid)?;
+        // SAFETY: two bytes of the segment, which has so many; `transmit`'s caller keeps it in place
+        // and unchanged. Bytes need no alignment.
+        let ether_type = unsafe { first.base.add(ETHER_TYPE) };
+        // SAFETY: as above.
+        let ether_type = unsafe { VolatilePtr::new(ether_type.cast::<[u8; 2]>()) };
+        match ether_type.read() {
+            ETHER_TYPE_IPV4 if self.info.tso4 => Ok(GSO_TCPV4),
+            ETHER_TYPE_IPV6 if self.info.tso6 => Ok(GSO_TCPV6),
+            _ => Err(RequestError::Invalid),
         }
     }
 
@@ -465,13 +468,6 @@ impl<T: Transport> VirtioNet<T> {
     }
 }
 
-impl TxChecksum {
-    /// Where the result ends, in bytes from the frame's first.
-    fn end(self) -> usize {
-        usize::from(self.start) + usize::from(self.offset) + 2
-    }
-}
-
 /// A part with nothing in it.
 fn ignored(token: u64) -> RxPart {
     RxPart {
@@ -480,45 +476,6 @@ fn ignored(token: u64) -> RxPart {
         len: 0,
         more: false,
         checksum_good: false,
-    }
-}
-
-/// The header of a received packet, as far as it matters here.
-struct RxHeader {
-    flags: u8,
-    gso_type: u8,
-    checksum: TxChecksum,
-    num_buffers: u16,
-}
-
-impl RxHeader {
-    fn parse(bytes: [u8; HEADER_BYTES]) -> RxHeader {
-        let word = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        RxHeader {
-            flags: bytes[0],
-            gso_type: bytes[1],
-            checksum: TxChecksum {
-                start: word(6),
-                offset: word(8),
-            },
-            num_buffers: word(10),
-        }
-    }
-
-    /// Whether the device answers for the checksum of a packet with `len` bytes in its first buffer;
-    /// `None`: the header claims what was not agreed on, or what cannot be, so the packet is to be ignored.
-    fn checksum(&self, agreed: bool, len: usize) -> Option<bool> {
-        if self.gso_type != GSO_NONE {
-            return None;
-        }
-        if !agreed {
-            return Some(false);
-        }
-        if self.flags & FLAG_NEEDS_CSUM != 0 {
-            // Partial: it never was on a wire. Its place must at least exist.
-            return (self.checksum.end() <= len).then_some(true);
-        }
-        Some(self.flags & FLAG_DATA_VALID != 0)
     }
 }
 

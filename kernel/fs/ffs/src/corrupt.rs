@@ -193,13 +193,13 @@ impl From<Met<'_>> for Errno {
                 errno: Errno::EINVAL,
             } => {
                 log::error!(
-                    "ffs: {}: metadata at byte {at} is behind the end of the device",
+                    "ffs: {}: byte {at} is behind the end of the device",
                     met.volume
                 );
                 Errno::EIO
             }
             Fault::Device { at, errno } => {
-                log::error!("ffs: {}: metadata at byte {at}: {errno}", met.volume);
+                log::error!("ffs: {}: byte {at}: {errno}", met.volume);
                 errno
             }
         }

@@ -66,17 +66,32 @@ impl Node {
         let (block, into) = (offset >> sb.bshift, offset % u64::from(sb.bsize));
         let blocks = into.saturating_add(want).div_ceil(u64::from(sb.bsize));
         let extent = bmap::map(sb, &self.volume.device, &self.inode, block, blocks)?;
-        if into < extent.bytes {
-            let start = extent.address.map(|address| sb.byte_of(address) + into);
+        if into >= extent.bytes {
+            // Behind the fragments of a last block, but within the block.
             return Ok(Run {
-                sector: start.map(|byte| byte / SECTOR_SIZE as u64),
-                bytes: extent.bytes - into,
+                sector: None,
+                bytes: u64::from(sb.bsize) - into,
             });
         }
-        // Behind the fragments of a last block, but within the block.
+        let bytes = extent.bytes - into;
+        let Some(address) = extent.address else {
+            return Ok(Run {
+                sector: None,
+                bytes,
+            });
+        };
+        let start = sb.byte_of(address) + into;
+        let sector = start / SECTOR_SIZE as u64;
+        let left = self.volume.device.sectors().saturating_sub(sector);
+        if left == 0 {
+            return Err(Fault::Device {
+                at: start,
+                errno: Errno::EINVAL,
+            });
+        }
         Ok(Run {
-            sector: None,
-            bytes: u64::from(sb.bsize) - into,
+            sector: Some(sector),
+            bytes: bytes.min(left * SECTOR_SIZE as u64),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The network driver against an honest device, and against ones that lie.
 
+use super::header::{FLAG_DATA_VALID, FLAG_NEEDS_CSUM};
 use super::*;
 use crate::fake::Seeded;
 use crate::fake::memory::FakeDma;
@@ -71,8 +72,12 @@ impl Bench {
     ) -> Result<(), RequestError> {
         let (head, tail) = frame.split_at_mut(ETHER_HEADER.min(frame.len()));
         let segments = [segment(head), segment(tail)];
+        let offload = TxOffload {
+            checksum,
+            cut: None,
+        };
         // SAFETY: the tests keep the frame until the token is back or the device does not look any more.
-        unsafe { self.driver.transmit(segments.into_iter(), checksum, token) }
+        unsafe { self.driver.transmit(segments.into_iter(), offload, token) }
     }
 
     /// The next chain, if the device was told of it, or still looks.
@@ -269,9 +274,49 @@ fn frames_that_cannot_be_are_refused() {
     let mut byte = [0];
     let many = std::iter::repeat_n(segment(&mut byte), 19);
     // SAFETY: it is refused.
-    assert_eq!(unsafe { bench.driver.transmit(many, None, 0) }, invalid);
+    let sent = unsafe { bench.driver.transmit(many, TxOffload::default(), 0) };
+    assert_eq!(sent, invalid);
     let mut bench = Bench::new(NetFeatures::MAC);
     assert_eq!(bench.transmit(&mut [0; 60], checksum(34, 16), 0), invalid);
+}
+
+#[test]
+fn a_long_segment_is_cut_by_the_device_if_it_can() {
+    let offload = |start, payload_bytes, header_bytes| TxOffload {
+        checksum: Some(TxChecksum { start, offset: 16 }),
+        cut: Some(TxCut {
+            payload_bytes,
+            header_bytes,
+        }),
+    };
+    let mut frame = vec![0; 40_000];
+    frame[12..14].copy_from_slice(&ETHER_TYPE_IPV4);
+    let mut send = |features, len: usize, offload| {
+        let mut bench = Bench::new(features);
+        let segments = [segment(&mut frame[..len])];
+        // SAFETY: the frame stays until the device is dropped, which is at the end of this.
+        let sent = unsafe { bench.driver.transmit(segments.into_iter(), offload, 1) };
+        bench.driver.kick();
+        sent.map(|()| bench.pop(TX).unwrap().readable())
+    };
+    let both = NetFeatures::CSUM | NetFeatures::HOST_TSO4;
+    let sent = send(both, 40_000, offload(34, 1448, 66)).unwrap();
+    assert_eq!(sent[..12], [1, 1, 66, 0, 0xa8, 0x05, 34, 0, 16, 0, 0, 0]);
+    assert_eq!(sent.len(), 40_012);
+    let invalid = Err(RequestError::Invalid);
+    let features = NetFeatures::HOST_TSO4 | NetFeatures::HOST_TSO6;
+    assert_eq!(send(features, 4000, offload(34, 1448, 66)), invalid);
+    let features = NetFeatures::CSUM | NetFeatures::HOST_TSO6;
+    assert_eq!(send(features, 4000, offload(34, 1448, 66)), invalid);
+    assert_eq!(send(both, 4000, offload(34, 0, 66)), invalid);
+    assert_eq!(send(both, 4000, offload(34, 1501, 66)), invalid);
+    assert_eq!(send(both, 4000, offload(34, 1448, 51)), invalid);
+    assert_eq!(send(both, 4000, offload(34, 1448, 4001)), invalid);
+    let no_checksum = TxOffload {
+        checksum: None,
+        ..offload(34, 1448, 66)
+    };
+    assert_eq!(send(both, 4000, no_checksum), invalid);
 }
 
 #[test]

@@ -118,7 +118,20 @@ fn a_volume_larger_than_its_device_is_mounted_with_a_warning_and_fails_where_it_
     assert!(fs.loadvnode(2).is_ok());
     logged();
     assert_eq!(short.loadvnode(last).map(|_| ()), Err(Errno::EIO));
-    assert!(logged()[0].starts_with("ERROR: ffs: test0: metadata at byte "));
+    assert!(logged()[0].starts_with("ERROR: ffs: test0: byte "));
+}
+
+#[test]
+fn a_run_ends_where_the_device_ends() {
+    let mut image = populated();
+    let first = image.sb.byte_of(image.pointer_at(image.pointer_byte(5, 0)));
+    image.bytes.truncate(first as usize + 4096 + 512);
+    let long = file(&image, 5);
+    let run = |offset| long.ops.bmap(offset, 1 << 20).map(|run| run.bytes);
+    assert_eq!((run(0), run(4096)), (Ok(4096 + 512), Ok(512)));
+    logged();
+    assert_eq!(run(4096 + 512), Err(Errno::EIO));
+    assert!(logged()[0].ends_with("is behind the end of the device"));
 }
 
 #[test]
