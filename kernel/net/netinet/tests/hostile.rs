@@ -263,7 +263,7 @@ fn a_flood_of_first_fragments_is_bounded_in_memory() {
     let data = random.bytes(1480);
     for _ in 0..5000 {
         let id = random.next() as u16;
-        let mut frame = ip(17, id, 0x2000 | random.below(5) as u16 * 185, &data);
+        let mut frame = ip(17, id, 0x2000 | (random.below(5) as u16 * 185), &data);
         set_checksums(&mut frame);
         wire.put(&frame);
         let held = Cluster::in_use() + SmallBuffer::in_use() / 8 - before;
