@@ -564,15 +564,15 @@ impl<P: Payload> Tcb<P> {
         self.start_keepalive();
     }
 
-    /// What the receive buffer may grow to, by the memory there is now. What was announced stays announced.
-    pub fn set_receive_limit(&mut self, bytes: u32) {
-        let ceiling = if self.rcv_shift == 0 && self.state != State::SynSent {
-            u32::from(u16::MAX)
-        } else {
-            u32::from(u16::MAX) << self.our_shift
+    /// The size of the receive buffer, as its owner has it: smaller if he could not let it grow, or larger
+    /// if he wishes. What was announced stays announced.
+    pub fn set_receive_bytes(&mut self, bytes: u32) {
+        let shift = match self.state {
+            State::SynSent => self.our_shift,
+            _ => self.rcv_shift,
         };
-        self.rcv_max = bytes.min(ceiling);
-        self.rcv_bytes = self.rcv_bytes.min(self.rcv_max);
+        self.rcv_bytes = bytes.min(u32::from(u16::MAX) << shift);
+        self.rcv_max = self.rcv_max.max(self.rcv_bytes);
     }
 
     /// What memory there is for more data: the window is no larger, but for what was announced before.
