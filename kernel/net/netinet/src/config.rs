@@ -2,6 +2,7 @@
 
 use crate::dhcp;
 use crate::inet::Inet;
+use crate::tcp::Tcp;
 use crate::udp::Udp;
 use alloc::sync::Arc;
 use core::net::Ipv4Addr;
@@ -28,6 +29,7 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let net = kernel.get::<Net>().ok_or(Errno::ENXIO)?;
     let inet = Inet::new(kernel, &net)?;
     Udp::attach(&inet, &net)?;
+    kernel.provide(Tcp::attach(kernel, &inet, &net)?)?;
     kernel.provide(inet)
 }
 

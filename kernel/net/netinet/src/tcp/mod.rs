@@ -21,7 +21,7 @@
 //! are bounded by the memory there is. What waits out of order is bounded by the receive buffer, and dropped when the
 //! pagedaemon asks.
 //!
-//! Lock order: a control block ([`pcb::TcpPcb`], 600) → its socket (620) → the tables (640) → what IP takes. A handle
+//! Lock order: a control block ([`pcb::TcpPcb`], 200) → its socket (220) → the tables (240) → what IP takes. A handle
 //! is taken out of the tables, which are unlocked, before its control block is locked.
 //!
 //! Sources: RFC 9293, 1191, 1337, 2525, 3042, 3465, 4987, 5461, 5681, 5927, 5961, 6056, 6191, 6298, 6528, 6582,
@@ -69,11 +69,11 @@ use rumpkern::{Kernel, random, time};
 use rumpnet::ifnet::{IfCaps, Ifnet};
 use rumpnet::net::Net;
 use rumpuser::{Errno, Instant, PAGE_SIZE};
-use tcb::{Config, IPV4_TCP_HEADERS, MSS_MIN};
+use tcb::{Config, IPV4_TCP_HEADERS, MSS_DEFAULT, MSS_MIN};
 
 static TCP_TABLE: LockClass = LockClass {
     name: "tcptable",
-    rank: 640,
+    rank: 240,
 };
 
 /// The receive buffer that a listening socket's connections start with, memory allowing.
@@ -192,13 +192,22 @@ impl Tcp {
     fn config(&self, ifp: &Ifnet) -> Config {
         let headers = usize::from(IPV4_TCP_HEADERS);
         let most = IP_MAXPACKET - headers;
-        let mss = ifp.mtu().saturating_sub(headers).clamp(usize::from(MSS_MIN), most);
+        // Two at least fit in a receive buffer, or one would wait for the other's acknowledgment.
+        let half_a_buffer = (self.receive_bytes as usize / 2).max(usize::from(MSS_DEFAULT));
+        let mss = ifp
+            .mtu()
+            .saturating_sub(headers)
+            .clamp(usize::from(MSS_MIN), half_a_buffer);
         let offloads = IfCaps::IFCAP_TSOV4 | IfCaps::IFCAP_CSUM_TX;
         Config {
             mss: mss as u16,
             receive_bytes: self.receive_bytes,
             receive_max: self.receive_max,
-            offload_bytes: if ifp.caps().contains(offloads) { most as u32 } else { 0 },
+            offload_bytes: if ifp.caps().contains(offloads) {
+                most as u32
+            } else {
+                0
+            },
             no_delay: false,
             keepalive: None,
         }
@@ -207,7 +216,9 @@ impl Tcp {
     /// Sees to it that the callout runs when the tables need it.
     fn arm(&self) {
         let mut locked = self.locked.lock();
-        let Some(deadline) = locked.tables.deadline() else { return };
+        let Some(deadline) = locked.tables.deadline() else {
+            return;
+        };
         if locked.armed.is_none_or(|armed| deadline < armed)
             && let Some(callout) = self.callout.get()
         {
@@ -217,7 +228,9 @@ impl Tcp {
     }
 
     fn on_timer(&self) {
-        let Some(inet) = self.inet.upgrade() else { return };
+        let Some(inet) = self.inet.upgrade() else {
+            return;
+        };
         let now = time::now();
         self.locked.lock().armed = None;
         loop {
@@ -248,7 +261,9 @@ impl core::ops::DerefMut for TableGuard<'_> {
 
 impl Drain for Tcp {
     fn drain(&self, want: usize) -> usize {
-        let Some(locked) = self.locked.try_lock() else { return 0 };
+        let Some(locked) = self.locked.try_lock() else {
+            return 0;
+        };
         let mut freed_bytes = 0;
         locked.tables.for_each(|pcb| {
             if freed_bytes < want * PAGE_SIZE {

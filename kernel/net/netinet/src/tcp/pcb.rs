@@ -22,7 +22,7 @@ use rumpuser::{Errno, Instant};
 
 static TCP_PCB: LockClass = LockClass {
     name: "tcppcb",
-    rank: 600,
+    rank: 200,
 };
 
 /// The path MTU when a router says "too big" and not how big (RFC 1191 §5: one that predates it).
@@ -254,7 +254,9 @@ impl TcpPcb {
     }
 
     fn on_timer(&self) {
-        let Ok((tcp, inet)) = self.stack() else { return };
+        let Ok((tcp, inet)) = self.stack() else {
+            return;
+        };
         let now = time::now();
         if let Some(conn) = self.lock().conn.as_mut() {
             conn.armed = None;
@@ -272,7 +274,10 @@ impl TcpPcb {
     ) {
         let Some(socket) = self.socket() else { return };
         let mut data = self.lock();
-        let Some(conn) = data.conn.as_mut() else { return };
+        let ttl = data.ttl;
+        let Some(conn) = data.conn.as_mut() else {
+            return;
+        };
         let mut so = socket.lock();
         let outcome = happen(&mut conn.tcb, &mut so);
         if outcome.acked > 0 {
@@ -286,7 +291,7 @@ impl TcpPcb {
             tcp.respond(inet, &conn.tuple, reply);
         }
         if outcome.events.contains(Events::OUTPUT) {
-            output(conn, (tcp, inet), &so, now, data.ttl);
+            output(conn, (tcp, inet), &so, now, ttl);
         }
         tell(&mut so, &outcome);
         let orphan = self.conclude(tcp, &mut data, &socket, so, &outcome, now);
@@ -305,7 +310,9 @@ impl TcpPcb {
         now: Instant,
     ) -> Option<Arc<Socket>> {
         let conn = data.conn.as_mut()?;
-        let over = outcome.events.intersects(Events::CLOSED | Events::TIME_WAIT);
+        let over = outcome
+            .events
+            .intersects(Events::CLOSED | Events::TIME_WAIT);
         if !over {
             drop(so);
             if outcome.events.contains(Events::CONNECTED) {
@@ -316,7 +323,8 @@ impl TcpPcb {
             return None;
         }
         if outcome.events.contains(Events::TIME_WAIT) {
-            tcp.tables().linger(now, &conn.tuple, conn.tcb.next_numbers());
+            tcp.tables()
+                .linger(now, &conn.tuple, conn.tcb.next_numbers());
         } else {
             tcp.tables().remove(&conn.tuple);
         }
@@ -334,7 +342,9 @@ impl TcpPcb {
 
     /// Sets the callout, if a deadline is nearer than what it is set to.
     fn arm(&self, conn: &mut Conn) {
-        let Some(deadline) = conn.tcb.deadline() else { return };
+        let Some(deadline) = conn.tcb.deadline() else {
+            return;
+        };
         if conn.armed.is_none_or(|armed| deadline < armed)
             && let Some(callout) = self.callout.get()
         {
@@ -353,8 +363,12 @@ impl TcpPcb {
 
     /// Drops what waits out of order, if nobody is at work here; answers how many bytes that freed.
     pub(super) fn drain(&self) -> usize {
-        let Some(mut data) = self.data.try_lock() else { return 0 };
-        let Some(conn) = data.conn.as_mut() else { return 0 };
+        let Some(mut data) = self.data.try_lock() else {
+            return 0;
+        };
+        let Some(conn) = data.conn.as_mut() else {
+            return 0;
+        };
         let freed = conn.tcb.reassembly_bytes();
         conn.tcb.drain();
         freed
@@ -371,8 +385,15 @@ impl TcpPcb {
 }
 
 pub(super) fn output_if(wanted: bool) -> Outcome {
-    let events = if wanted { Events::OUTPUT } else { Events::empty() };
-    Outcome { events, ..Outcome::default() }
+    let events = if wanted {
+        Events::OUTPUT
+    } else {
+        Events::empty()
+    };
+    Outcome {
+        events,
+        ..Outcome::default()
+    }
 }
 
 /// Agrees with the socket buffer on its size, and tells the control block what memory there is.
@@ -401,7 +422,13 @@ fn tell(so: &mut SocketGuard<'_>, outcome: &Outcome) {
 }
 
 /// Sends what there is to send.
-fn output(conn: &mut Conn, (tcp, inet): (&Tcp, &Inet), so: &SocketGuard<'_>, now: Instant, ttl: u8) {
+fn output(
+    conn: &mut Conn,
+    (tcp, inet): (&Tcp, &Inet),
+    so: &SocketGuard<'_>,
+    now: Instant,
+    ttl: u8,
+) {
     let mut waiting: Option<(Emit, Outgoing)> = None;
     while let Some(emit) = conn.tcb.poll_transmit(now) {
         let segment = build(&conn.tuple, &emit, so, ttl);
@@ -410,7 +437,9 @@ fn output(conn: &mut Conn, (tcp, inet): (&Tcp, &Inet), so: &SocketGuard<'_>, now
             break;
         };
         // One behind, so that the interface hears of each whether more follow.
-        let Some((before, segment)) = waiting.replace((emit, segment)) else { continue };
+        let Some((before, segment)) = waiting.replace((emit, segment)) else {
+            continue;
+        };
         if let Err(error) = segment.send(tcp, inet, &conn.tuple, true) {
             if error == Errno::ENOBUFS {
                 waiting = None;

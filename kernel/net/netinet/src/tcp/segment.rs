@@ -80,7 +80,13 @@ impl Outgoing {
     ///
     /// # Errors
     /// As [`Inet::ip_output`].
-    pub(super) fn send(mut self, tcp: &Tcp, inet: &Inet, tuple: &Tuple, more: bool) -> Result<(), Errno> {
+    pub(super) fn send(
+        mut self,
+        tcp: &Tcp,
+        inet: &Inet,
+        tuple: &Tuple,
+        more: bool,
+    ) -> Result<(), Errno> {
         let (from, to) = v4_ends(tuple)?;
         self.packet.pkthdr.flags.set(MbufFlags::M_MORE, more);
         let out = IpOut {
@@ -89,7 +95,11 @@ impl Outgoing {
             ..IpOut::new(from, to, IpProto::TCP)
         };
         let sent = inet.ip_output(self.packet, &out);
-        count(if sent.is_ok() { &tcp.stats.sent } else { &tcp.stats.send_failed });
+        count(if sent.is_ok() {
+            &tcp.stats.sent
+        } else {
+            &tcp.stats.send_failed
+        });
         sent
     }
 }
@@ -105,10 +115,15 @@ impl Transport for Tcp {
     fn input(&self, inet: &Arc<Inet>, ifp: &Arc<Ifnet>, ip: &IpHeader, mut m: Mbuf) {
         count(&self.stats.received);
         // RFC 9293 §3.9.2.3, MUST-57: a connection has one peer.
-        if m.pkthdr.flags.intersects(MbufFlags::M_BCAST | MbufFlags::M_MCAST) {
+        if m.pkthdr
+            .flags
+            .intersects(MbufFlags::M_BCAST | MbufFlags::M_MCAST)
+        {
             return;
         }
-        let Some((header, header_bytes)) = self.parse(ip, &mut m) else { return };
+        let Some((header, header_bytes)) = self.parse(ip, &mut m) else {
+            return;
+        };
         m.trim_front(header_bytes);
         let tuple = Tuple {
             local: IpAddr::V4(ip.dst),
@@ -172,12 +187,16 @@ impl Tcp {
         header: &Header,
         m: Mbuf,
     ) {
-        let IpAddr::V4(local) = tuple.local else { return };
+        let IpAddr::V4(local) = tuple.local else {
+            return;
+        };
         if !inet.is_local(local) {
             return;
         }
         let config = self.config(ifp);
-        let verdict = self.tables().classify(now, tuple, header, m.len() as u32, &config);
+        let verdict = self
+            .tables()
+            .classify(now, tuple, header, m.len() as u32, &config);
         match verdict {
             Verdict::Connection(pcb) => pcb.segment(self, inet, now, header, m),
             Verdict::Syn(listener, floor) => {
@@ -215,7 +234,10 @@ impl Tcp {
             return None;
         };
         let pcb = TcpPcb::of(&so)?;
-        if pcb.accept(self, listener, tuple, handshake, config, now).is_err() {
+        if pcb
+            .accept(self, listener, tuple, handshake, config, now)
+            .is_err()
+        {
             so.soabandoned();
             return None;
         }

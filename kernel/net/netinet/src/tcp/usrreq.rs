@@ -81,7 +81,10 @@ impl TcpPcb {
     /// Lets something happen to the connection, if there is one.
     fn request(
         &self,
-        happen: impl FnOnce(&mut super::tcb::Tcb<Mbuf>, &mut rumpnet::socket::SocketGuard<'_>) -> Outcome,
+        happen: impl FnOnce(
+            &mut super::tcb::Tcb<Mbuf>,
+            &mut rumpnet::socket::SocketGuard<'_>,
+        ) -> Outcome,
     ) -> Result<(), Errno> {
         let (tcp, inet) = self.stack()?;
         self.run((&tcp, &inet), time::now(), happen);
@@ -151,6 +154,8 @@ impl Pcb for TcpPcb {
     fn output(&self, _: &Arc<Socket>, more: bool) -> Result<(), Errno> {
         self.request(|tcb, so| {
             let added = (so.snd.len() as u32).saturating_sub(tcb.queued());
+            // What follows must have room, or it would wait for what waits for it.
+            let more = more && so.snd.space() >= tcb.mss() as usize;
             output_if(tcb.send(added, more))
         })
     }
@@ -203,7 +208,12 @@ impl Pcb for TcpPcb {
     }
 
     fn setopt(&self, so: &Arc<Socket>, option: ProtoOption) -> Result<(), Errno> {
-        let seconds = |value: u32| (1..=32_767).contains(&value).then_some(value).ok_or(Errno::EINVAL);
+        let seconds = |value: u32| {
+            (1..=32_767)
+                .contains(&value)
+                .then_some(value)
+                .ok_or(Errno::EINVAL)
+        };
         match option {
             ProtoOption::TcpNodelay(on) => {
                 self.lock().no_delay = on;
@@ -215,7 +225,9 @@ impl Pcb for TcpPcb {
                 return Ok(());
             }
             ProtoOption::TcpKeepIdle(value) => self.lock().keepalive.idle_seconds = seconds(value)?,
-            ProtoOption::TcpKeepIntvl(value) => self.lock().keepalive.interval_seconds = seconds(value)?,
+            ProtoOption::TcpKeepIntvl(value) => {
+                self.lock().keepalive.interval_seconds = seconds(value)?
+            }
             ProtoOption::TcpKeepCnt(value) => {
                 let probes = u8::try_from(value).ok().filter(|&probes| probes > 0);
                 self.lock().keepalive.probes = probes.ok_or(Errno::EINVAL)?;
@@ -231,8 +243,12 @@ impl Pcb for TcpPcb {
             ProtoOptionName::TcpNodelay => ProtoOption::TcpNodelay(data.no_delay),
             ProtoOptionName::IpTtl => ProtoOption::IpTtl(data.ttl),
             ProtoOptionName::TcpKeepIdle => ProtoOption::TcpKeepIdle(data.keepalive.idle_seconds),
-            ProtoOptionName::TcpKeepIntvl => ProtoOption::TcpKeepIntvl(data.keepalive.interval_seconds),
-            ProtoOptionName::TcpKeepCnt => ProtoOption::TcpKeepCnt(u32::from(data.keepalive.probes)),
+            ProtoOptionName::TcpKeepIntvl => {
+                ProtoOption::TcpKeepIntvl(data.keepalive.interval_seconds)
+            }
+            ProtoOptionName::TcpKeepCnt => {
+                ProtoOption::TcpKeepCnt(u32::from(data.keepalive.probes))
+            }
             ProtoOptionName::TcpMaxseg => {
                 let mss = data.conn.as_ref().map(|conn| conn.tcb.mss());
                 ProtoOption::TcpMaxseg(mss.unwrap_or(u32::from(super::tcb::MSS_DEFAULT)))
