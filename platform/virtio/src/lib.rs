@@ -6,8 +6,8 @@
 //! error, and so does every later request.
 //!
 //! - [`registers`]: windows of device registers, [`Mmio`] for real ones;
-//! - [`transport`]: [`Transport`], the life cycle of a [`Device`], and
-//!   [`transport::pci`] over a [`PciFunction`] that the bus driver implements;
+//! - [`transport`]: [`Transport`], the life cycle of a [`Device`], and two transports:
+//!   [`transport::pci`] over a [`PciFunction`] that the bus driver implements, [`transport::mmio`];
 //! - [`dma`]: memory that devices reach, from a [`Dma`] that the host implements;
 //! - [`queue`]: split virtqueues, with event indices and indirect descriptors;
 //! - [`blk`], [`net`], [`rng`]: the drivers. Each is `&mut self` throughout: whoever shares one puts
@@ -35,5 +35,6 @@ pub mod transport;
 pub use dma::{Dma, Extent, PAGE_SIZE, Segment};
 pub use fault::{AttachError, Fault, RequestError};
 pub use registers::{Mmio, Registers};
+pub use transport::mmio::MmioTransport;
 pub use transport::pci::{PciFunction, PciTransport};
 pub use transport::{Device, DeviceType, Features, Status, Transport};

@@ -10,6 +10,7 @@ use crate::queue::{Areas, Queue, Shape};
 use bitflags::bitflags;
 use core::fmt;
 
+pub mod mmio;
 pub mod pci;
 
 /// What kind of device it is [virtio 1.2 §5].
@@ -109,10 +110,10 @@ pub trait Transport {
     fn set_driver_features(&mut self, features: u64);
     /// The most descriptors that queue `queue` may have; 0: there is no such queue.
     fn queue_max(&mut self, queue: u16) -> u16;
-    /// Tells the device where queue `queue` lies and which interrupt vector (an entry of the MSI-X table)
-    /// it is to use, and enables it.
+    /// Tells the device where queue `queue` lies and which interrupt vector (an entry of the MSI-X table, where
+    /// there are vectors) it is to use, and enables it.
     fn set_up_queue(&mut self, queue: u16, areas: &Areas, vector: u16) -> Result<Doorbell, Fault>;
-    /// Sets the interrupt vector for changes of the configuration.
+    /// Sets the interrupt vector for changes of the configuration, where there are vectors.
     fn set_configuration_vector(&mut self, vector: u16) -> Result<(), Fault>;
     /// Notifies the device of new chains in queue `queue`.
     fn notify(&self, doorbell: Doorbell, queue: u16);

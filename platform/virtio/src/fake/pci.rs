@@ -152,7 +152,8 @@ impl Model {
         self.rings.get_mut(usize::from(self.queue_select))
     }
 
-    fn read(&mut self, offset: usize, width: usize) -> u32 {
+    /// Reads a register by its place in BAR 4.
+    pub fn read(&mut self, offset: usize, width: usize) -> u32 {
         if let RegisterLie::Noise(seed) = &mut self.lie {
             *seed = seed
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -193,7 +194,8 @@ impl Model {
         }
     }
 
-    fn write(&mut self, offset: usize, value: u32) {
+    /// Writes a register by its place in BAR 4.
+    pub fn write(&mut self, offset: usize, value: u32) {
         if matches!(self.lie, RegisterLie::Noise(_) | RegisterLie::Misplaced) {
             return;
         }
