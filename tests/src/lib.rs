@@ -4,6 +4,7 @@
 //! - [`image`]: appliances, built by cargo.
 //! - [`guest`]: one QEMU, booted by `run-qemu.sh`, with its console; at most [`guest::AT_ONCE`] at a time on a machine.
 //! - [`tree`]: what a file system should show; [`disk`]: FFS images that show it, made by Debian's makefs, by NetBSD, by FreeBSD.
+//! - [`hosted`]: disks mounted in this process, without QEMU.
 //! - [`http`]: a client that can also misbehave.
 //! - [`namespace`]: a network namespace with a tap device, for tests that need whole frames; [`frame`]: such frames.
 //! - [`elf`]: hand-made images of a few instructions, for tests of `run-qemu.sh` itself.
@@ -15,6 +16,7 @@ pub mod disk;
 pub mod elf;
 pub mod frame;
 pub mod guest;
+pub mod hosted;
 pub mod http;
 pub mod image;
 pub mod namespace;

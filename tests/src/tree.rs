@@ -54,14 +54,13 @@ struct ListedEntry {
 
 /// A file's fingerprint, as [`Node::File`] holds it.
 pub fn fingerprint(bytes: &[u8]) -> Node {
-    let sha256 = Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Node::File {
-        size: bytes.len() as u64,
-        sha256,
-    }
+    fingerprint_of(bytes.len() as u64, &Sha256::digest(bytes))
+}
+
+/// The same of a file that was read in pieces.
+pub fn fingerprint_of(size: u64, sum: &[u8]) -> Node {
+    let sha256 = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    Node::File { size, sha256 }
 }
 
 impl Tree {

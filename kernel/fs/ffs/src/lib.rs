@@ -62,6 +62,25 @@ pub mod superblock;
 pub mod vfsops;
 pub mod vnops;
 
+use alloc::sync::Arc;
+
+use rumpkern::Kernel;
+use rumpkern::init::{Class, Component};
+use rumpuser::Errno;
+use rumpvfs::Vfs;
+
+/// The file system, for a kernel that is to have it. Needs `rumpvfs`.
+pub const COMPONENT: Component = Component {
+    name: "ffs",
+    class: Class::Vfs,
+    init,
+};
+
+fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
+    let vfs = kernel.get::<Vfs>().ok_or(Errno::ENODEV)?;
+    vfs.register(&vfsops::Ffs)
+}
+
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
