@@ -1,231 +1,230 @@
-//! The page that shows a directory: name, size and date; dark and light as the reader's system is.
-//!
-//! It is written in pieces, so that a directory of any size needs little memory: first
-//! [`Page::head`], then a [`Row`] for each entry, then [`FOOT`].
+//! The list of what is in a directory, written piece by piece.
 
-use crate::http::date::Civil;
-use crate::http::target::Encoded;
+pub mod page;
+
+use alloc::format;
 use alloc::string::String;
-use core::fmt::{self, Write as _};
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use page::{FOOT, Kind, Page, Row};
+use rump::Errno;
+use rump::fs::{self, DirEntry, FileType, ReadDir};
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--fg:#1b1f24;--mute:#667080;--bg:#fbfcfd;--row:#eef2f6;--line:#dde3ea;--link:#0b5fc0}\
-@media(prefers-color-scheme:dark){:root{--fg:#e4e8ee;--mute:#8b96a5;--bg:#14171b;--row:#1d2228;--line:#2a3038;--link:#7db7ff}}\
-*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif}\
-main{max-width:60rem;margin:0 auto;padding:2rem 1rem 4rem}h1{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}\
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}h1 a{padding:0 .1em}\
-table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums}\
-th{text-align:left;font-weight:500;font-size:.85rem;color:var(--mute);border-bottom:1px solid var(--line)}\
-th,td{padding:.38rem .6rem}tbody tr:hover{background:var(--row)}td:first-child{overflow-wrap:anywhere}\
-.s,.t{white-space:nowrap;color:var(--mute)}.s{text-align:right}.d::before{content:\"\\1F4C1\\A0\"}.f::before{content:\"\\1F4C4\\A0\"}\
-.l::before{content:\"\\1F517\\A0\"}.u::before{content:\"\\21A9\\A0\"}footer{margin-top:1.5rem;color:var(--mute);font-size:.85rem}\
-@media(max-width:34rem){.t{display:none}}";
+/// Text gathered before it is handed on.
+const PIECE: usize = 4096;
 
-/// What ends the page.
-pub const FOOT: &str = "</tbody></table>\n<footer>Served by a rump kernel</footer></main>\n";
+/// The most memory that the names of one directory may take to be sorted; a longer directory is
+/// shown in the order in which it lies on the disk.
+const SORT_MAX: usize = 512 << 10;
 
-/// What an entry is, for the sign in front of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A directory, or a link to one.
-    Directory,
-    /// A regular file, or a link to one.
-    File,
-    /// Something else, such as a link to nothing or a device.
-    Other,
+/// How many directories may be sorted at once; others are shown as they lie.
+const SORTERS: usize = 2;
+
+static SORTING: AtomicUsize = AtomicUsize::new(0);
+
+/// A directory on its way to a client.
+pub struct Listing {
+    full: Vec<u8>,
+    chunked: bool,
+    stage: Stage,
 }
 
-/// What starts the page.
-pub struct Page<'a> {
-    /// The directory's path, decoded, normal, with a slash at both ends.
-    pub path: &'a [u8],
+enum Stage {
+    /// The start of the page has not been given yet.
+    Head(String, Entries),
+    Rows(Entries),
+    Done,
 }
 
-impl Page<'_> {
-    /// Everything up to the first entry.
-    pub fn head(&self) -> String {
-        let mut text = String::new();
-        // Writing into a String fails only if a formatter of ours does, and ours do not.
-        let _ = write!(
-            text,
-            "<!doctype html>\n<html lang=en><meta charset=utf-8>\
-             <meta name=viewport content=\"width=device-width,initial-scale=1\">\
-             <title>{title}</title>\n<style>{STYLE}</style>\n<main><h1>{crumbs}</h1>\n\
-             <table><thead><tr><th>Name<th class=s>Size<th class=t>Modified</thead><tbody>\n",
-            title = Escaped(self.path),
-            crumbs = Crumbs(self.path),
-        );
-        if self.path != b"/" {
-            text.push_str("<tr><td class=u><a href=\"../\">..</a><td class=s><td class=t>\n");
-        }
-        text
-    }
+/// Where the entries come from.
+enum Entries {
+    Sorted(Sorted),
+    AsTheyLie(ReadDir),
 }
 
-/// One entry.
-pub struct Row<'a> {
-    /// The name, without a slash.
-    pub name: &'a [u8],
-    /// What it is.
-    pub kind: Kind,
-    /// Bytes, if it is a file.
-    pub size: Option<u64>,
-    /// When it was last modified, in seconds since 1970, if that is known.
-    pub modified: Option<i64>,
-}
-
-impl fmt::Display for Row<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (class, slash) = match self.kind {
-            Kind::Directory => ('d', "/"),
-            Kind::File => ('f', ""),
-            Kind::Other => ('l', ""),
+impl Listing {
+    /// Opens the directory `full` (with a slash at its end), which the client knows as `path`.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn open(full: &[u8], path: &[u8], chunked: bool) -> Result<Listing, Errno> {
+        let entries = match Sorted::read(full)? {
+            Some(sorted) => Entries::Sorted(sorted),
+            None => Entries::AsTheyLie(fs::read_dir(full)?),
         };
-        // A name with a colon would be taken for a scheme (RFC 3986 §4.2), hence the "./".
-        write!(
-            f,
-            "<tr><td class={class}><a href=\"./{}{slash}\">{}{slash}</a><td class=s>",
-            Encoded(self.name),
-            Escaped(self.name)
-        )?;
-        if let Some(size) = self.size {
-            write!(f, "{}", Size(size))?;
-        }
-        f.write_str("<td class=t>")?;
-        if let Some(seconds) = self.modified {
-            let at = Civil::from_unix(seconds);
-            write!(
-                f,
-                "{:04}-{:02}-{:02} {:02}:{:02}",
-                at.year, at.month, at.day, at.hour, at.minute
-            )?;
-        }
-        f.write_char('\n')
+        Ok(Listing {
+            full: full.to_vec(),
+            chunked,
+            stage: Stage::Head(Page { path }.head(), entries),
+        })
     }
-}
 
-/// The path as links, one for each directory on the way.
-struct Crumbs<'a>(&'a [u8]);
-
-impl fmt::Display for Crumbs<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<a href=\"/\">/</a>")?;
-        let mut end = 1;
-        for name in self.0.split(|byte| *byte == b'/') {
-            if name.is_empty() {
-                continue;
-            }
-            end += name.len() + 1;
-            let here = self.0.get(..end).unwrap_or(self.0);
-            write!(f, "<a href=\"{}\">{}</a>/", Encoded(here), Escaped(name))?;
-        }
-        Ok(())
-    }
-}
-
-/// Bytes as text of an HTML page; what is no UTF-8 shows as U+FFFD.
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '&' => f.write_str("&amp;")?,
-                    '<' => f.write_str("&lt;")?,
-                    '>' => f.write_str("&gt;")?,
-                    '"' => f.write_str("&quot;")?,
-                    control if control.is_control() => f.write_char('\u{fffd}')?,
-                    other => f.write_char(other)?,
+    /// The next piece of the body, framed as RFC 9112 §7.1 says if it is chunked.
+    ///
+    /// # Errors
+    /// What the file system says; the body cannot be ended properly then.
+    pub fn next_piece(&mut self) -> Result<Option<String>, Errno> {
+        let (mut text, mut entries) = match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Head(head, entries) => (head, entries),
+            Stage::Rows(entries) => (String::new(), entries),
+            Stage::Done => return Ok(None),
+        };
+        while text.len() < PIECE {
+            match entries.next()? {
+                Some((name, file_type)) => self.row(&mut text, &name, file_type),
+                None => {
+                    text.push_str(FOOT);
+                    let end = if self.chunked { "0\r\n\r\n" } else { "" };
+                    return Ok(Some(self.framed(text) + end));
                 }
             }
-            if !chunk.invalid().is_empty() {
-                f.write_char('\u{fffd}')?;
-            }
         }
-        Ok(())
+        self.stage = Stage::Rows(entries);
+        Ok(Some(self.framed(text)))
     }
-}
 
-/// A size as a person reads it: `0 B`, `1023 B`, `1.5 KiB`, `64 MiB`.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        // In tenths of the unit, rounded; the next unit takes over where rounding reaches 1024.
-        let mut unit = 0;
-        let mut tenths = tenths_of(self.0, unit);
-        while tenths >= 10_240 && unit + 1 < UNITS.len() {
-            unit += 1;
-            tenths = tenths_of(self.0, unit);
-        }
-        match tenths {
-            0..100 if !tenths.is_multiple_of(10) => {
-                write!(f, "{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-            }
-            _ => write!(f, "{} {}", (tenths + 5) / 10, UNITS[unit]),
-        }
-    }
-}
-
-fn tenths_of(bytes: u64, unit: usize) -> u64 {
-    let shift = 10 * (unit as u32 + 1);
-    ((u128::from(bytes) * 10 + (1u128 << (shift - 1))) >> shift) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::format;
-    use alloc::string::ToString;
-
-    #[test]
-    fn sizes_are_as_a_person_reads_them() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1 KiB"),
-            (1536, "1.5 KiB"),
-            (10 * 1024 + 700, "11 KiB"),
-            (64 << 20, "64 MiB"),
-            ((1 << 20) - 1, "1 MiB"),
-            (u64::MAX, "16 EiB"),
-        ] {
-            assert_eq!(Size(bytes).to_string(), text);
+    fn framed(&self, text: String) -> String {
+        match self.chunked {
+            true => format!("{:x}\r\n{text}\r\n", text.len()),
+            false => text,
         }
     }
 
-    #[test]
-    fn a_name_is_never_markup() {
-        let row = Row {
-            name: b"<b>&\"a:b\xff",
-            kind: Kind::File,
-            size: Some(1),
-            modified: Some(0),
+    fn row(&self, text: &mut String, name: &[u8], file_type: Option<FileType>) {
+        let mut full = self.full.clone();
+        full.extend_from_slice(name);
+        // What cannot be looked at (a link to nothing, a damaged inode) is still shown by its name.
+        let facts = fs::metadata(&full).ok();
+        let known = facts.as_ref().map(|facts| facts.file_type()).or(file_type);
+        let kind = match known {
+            Some(FileType::Directory) => Kind::Directory,
+            Some(FileType::Regular) => Kind::File,
+            _ => Kind::Other,
         };
-        assert_eq!(
-            format!("{row}"),
-            "<tr><td class=f><a href=\"./%3Cb%3E%26%22a%3Ab%FF\">&lt;b&gt;&amp;&quot;a:b\u{fffd}</a>\
-             <td class=s>1 B<td class=t>1970-01-01 00:00\n"
-        );
+        let row = Row {
+            name,
+            kind,
+            size: facts
+                .as_ref()
+                .filter(|_| kind == Kind::File)
+                .map(|facts| facts.len()),
+            modified: facts.as_ref().map(|facts| facts.modified().seconds),
+        };
+        // Writing into a String fails only if a formatter of ours does, and ours do not.
+        let _ = write!(text, "{row}");
+    }
+}
+
+impl Entries {
+    fn next(&mut self) -> Result<Option<(Vec<u8>, Option<FileType>)>, Errno> {
+        match self {
+            Entries::Sorted(sorted) => Ok(sorted.next()),
+            Entries::AsTheyLie(entries) => loop {
+                match entries.next().transpose()? {
+                    Some(entry) if is_shown(&entry) => {
+                        return Ok(Some((entry.name().to_vec(), entry.file_type())));
+                    }
+                    Some(_) => {}
+                    None => return Ok(None),
+                }
+            },
+        }
+    }
+}
+
+fn is_shown(entry: &DirEntry) -> bool {
+    entry.name() != b"." && entry.name() != b".."
+}
+
+/// The names of a directory in order: directories first, then by bytes.
+///
+/// One vector of bytes and one of positions, so that thousands of names cost little more than
+/// their letters.
+struct Sorted {
+    names: Vec<u8>,
+    entries: Vec<SortedEntry>,
+    at: usize,
+    _place: Place,
+}
+
+struct SortedEntry {
+    start: u32,
+    length: u8,
+    file_type: Option<FileType>,
+}
+
+/// A place among the sorters, given back when the list has been sent.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Place> {
+        let taken = SORTING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            (count < SORTERS).then_some(count + 1)
+        });
+        taken.ok().map(|_| Place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        SORTING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Sorted {
+    /// Reads and sorts the directory; `None` if it is too large to be sorted now.
+    fn read(full: &[u8]) -> Result<Option<Sorted>, Errno> {
+        let Some(place) = Place::take() else {
+            return Ok(None);
+        };
+        let mut sorted = Sorted {
+            names: Vec::new(),
+            entries: Vec::new(),
+            at: 0,
+            _place: place,
+        };
+        for entry in fs::read_dir(full)? {
+            let entry = entry?;
+            if is_shown(&entry) && sorted.add(&entry).is_none() {
+                return Ok(None);
+            }
+        }
+        let names = &sorted.names;
+        sorted.entries.sort_unstable_by_key(|entry| {
+            let file = entry.file_type != Some(FileType::Directory);
+            (file, entry.name(names))
+        });
+        Ok(Some(sorted))
     }
 
-    #[test]
-    fn each_directory_on_the_way_is_a_link() {
-        assert_eq!(Crumbs(b"/").to_string(), "<a href=\"/\">/</a>");
-        assert_eq!(
-            Crumbs(b"/a/b c/").to_string(),
-            "<a href=\"/\">/</a><a href=\"/a/\">a</a>/<a href=\"/a/b%20c/\">b c</a>/"
-        );
+    fn add(&mut self, entry: &DirEntry) -> Option<()> {
+        let name = entry.name();
+        let used = self.names.len() + self.entries.len() * size_of::<SortedEntry>();
+        if used > SORT_MAX {
+            return None;
+        }
+        self.names.try_reserve(name.len()).ok()?;
+        self.entries.try_reserve(1).ok()?;
+        self.entries.push(SortedEntry {
+            start: self.names.len() as u32,
+            length: u8::try_from(name.len()).ok()?,
+            file_type: entry.file_type(),
+        });
+        self.names.extend_from_slice(name);
+        Some(())
     }
 
-    #[test]
-    fn only_the_root_has_no_way_up() {
-        assert!(!Page { path: b"/" }.head().contains("../"));
-        assert!(Page { path: b"/a/" }.head().contains("href=\"../\""));
+    fn next(&mut self) -> Option<(Vec<u8>, Option<FileType>)> {
+        let entry = self.entries.get(self.at)?;
+        self.at += 1;
+        Some((entry.name(&self.names).to_vec(), entry.file_type))
+    }
+}
+
+impl SortedEntry {
+    fn name<'a>(&self, names: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        &names[start..start + usize::from(self.length)]
     }
 }
