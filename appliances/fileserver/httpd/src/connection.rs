@@ -37,6 +37,9 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long the other's end is awaited after the last answer.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// The path of the kernel's counters; it hides a file of that name.
+const METRICS: &[u8] = b"/.metrics";
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -299,6 +302,9 @@ fn respond(request: &Request, root: &[u8], wall: i64) -> Outgoing {
     let Some(path) = request.path.as_deref() else {
         return short(Status::BAD_REQUEST, "");
     };
+    if path == METRICS {
+        return metrics(request, wall);
+    }
     match find(request, root, path, wall) {
         Ok(Found::Answer(outgoing)) => outgoing,
         Ok(Found::Elsewhere) => {
@@ -313,6 +319,23 @@ fn respond(request: &Request, root: &[u8], wall: i64) -> Outgoing {
             short(status, "")
         }
     }
+}
+
+/// Everything that the kernel counts, in the text format of Prometheus 0.0.4.
+fn metrics(request: &Request, wall: i64) -> Outgoing {
+    let mut body = String::new();
+    if let Some(kernel) = rumpkern::curkernel() {
+        // Writing into a String fails only if a formatter fails, and the kernel's do not.
+        let _ = kernel.counters().write_prometheus(&mut body, "rump_");
+    }
+    let mut head = Head::new(Status::OK, wall);
+    head.line(format_args!("Content-Type: text/plain; version=0.0.4"));
+    head.line(format_args!("Content-Length: {}", body.len()));
+    let mut text = head.finish(request.keep_alive);
+    if request.method == Method::Get {
+        text.push_str(&body);
+    }
+    Outgoing::text(text, request.keep_alive)
 }
 
 /// Where a path led.

@@ -1,0 +1,89 @@
+//! The file server as a library: what is on the disk, over HTTP/1.1.
+//!
+//! - [`http`]: what knows neither sockets nor files; pure functions.
+//! - [`listing`]: the page that shows a directory.
+//! - [`connection`]: one client; [`server`]: all of them.
+//! - [`console`]: what a person can ask on the console.
+//!
+//! Nothing here knows which host it runs on; the package `fileserver` makes an image of it.
+//!
+//! Sources: RFC 9110 (HTTP semantics), RFC 9112 (HTTP/1.1), RFC 3986 (URIs).
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod connection;
+pub mod console;
+pub mod http;
+pub mod listing;
+pub mod server;
+
+use alloc::sync::Arc;
+use core::net::{Ipv4Addr, SocketAddr};
+use rump::{Component, Config, Errno, Kernel};
+use rumpkern::{aprint, uvm};
+use rumpuser::PAGE_SIZE;
+use server::{Options, Server};
+
+/// The port of HTTP (RFC 9110 §4.2.1).
+const PORT: u16 = 80;
+
+/// Threads that serve: how many requests may wait for the disk at once.
+const WORKERS: usize = 4;
+
+/// What a client takes of the budget while it waits: its socket, control block, head and registration.
+const BYTES_PER_CLIENT: usize = 8 << 10;
+
+/// The fewest and the most clients at once, whatever the budget.
+const CLIENTS: (usize, usize) = (16, 4096);
+
+/// Boots a kernel of `components` as the host's command line says, and serves. Returns only when it
+/// cannot go on: the status to end with.
+pub fn run(components: &[&Component]) -> u8 {
+    let mut config = Config::from_host();
+    config.mounts = config.mounts_or_root();
+    let kernel = match Kernel::boot(config, components) {
+        Ok(kernel) => kernel,
+        Err(errno) => {
+            log::error!("fileserver: the kernel does not boot: {errno}");
+            return 1;
+        }
+    };
+    match serve(&kernel) {
+        Ok(()) => kernel.halt(0),
+        Err(errno) => {
+            log::error!("fileserver: {errno}");
+            kernel.halt(1)
+        }
+    }
+}
+
+/// Mounts what is to be mounted, and serves it.
+///
+/// # Errors
+/// What prevents the start.
+pub fn serve(kernel: &Arc<Kernel>) -> Result<(), Errno> {
+    let _process = kernel.attach("fileserver")?;
+    console::start(kernel)?;
+    if rump::fs::mount_configured()? == 0 {
+        log::warn!("fileserver: nothing is mounted: every path is 404");
+    }
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let options = Options {
+        root: b"/".to_vec(),
+        address,
+        workers: WORKERS,
+        clients_max: clients_max(),
+    };
+    let clients = options.clients_max;
+    let server = Server::new(options)?;
+    aprint!("fileserver: serving / on port {PORT}, {WORKERS} workers, {clients} clients at most");
+    server.run()
+}
+
+/// As many clients as half of what is free now holds.
+fn clients_max() -> usize {
+    let free = uvm::stats().free * PAGE_SIZE;
+    (free / 2 / BYTES_PER_CLIENT).clamp(CLIENTS.0, CLIENTS.1)
+}
