@@ -8,16 +8,18 @@ use rumpkern::kmem::Kmem;
 rumpuser_baremetal::entry!(main);
 
 #[global_allocator]
-static KMEM: Kmem = Kmem::new();
+static KMEM: Kmem = Kmem;
 
 const COMPONENTS: &[&Component] = &[
     &rumpvfs::COMPONENT,
-    &rumpdev::COMPONENT,
-    &rumpnet::COMPONENT,
     &rumpfs_ffs::COMPONENT,
-    &rumpnet_net::COMPONENT,
+    &rumpnet::COMPONENT,
     &rumpnet_netinet::COMPONENT,
+    &rumpnet_netinet::CONFIG_COMPONENT,
+    &rumpnet_net::LOOPBACK_COMPONENT,
     &rumpnet_virtif::COMPONENT,
+    &rumpdev::COMPONENT,
+    &rumpdev::DISKS,
 ];
 
 fn main() -> u8 {

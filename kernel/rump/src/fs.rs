@@ -420,13 +420,14 @@ impl Iterator for ReadDir {
     type Item = Result<DirEntry, Errno>;
 
     fn next(&mut self) -> Option<Result<DirEntry, Errno>> {
-        if self.at >= self.batch.len() && !self.ended {
-            if let Err(errno) = self.fill() {
-                // What is wrong stays wrong: the next call ends.
-                self.ended = true;
-                self.batch.clear();
-                return Some(Err(errno));
-            }
+        if self.at >= self.batch.len()
+            && !self.ended
+            && let Err(errno) = self.fill()
+        {
+            // What is wrong stays wrong: the next call ends.
+            self.ended = true;
+            self.batch.clear();
+            return Some(Err(errno));
         }
         self.take().map(Ok)
     }

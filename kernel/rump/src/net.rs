@@ -51,7 +51,7 @@ impl TcpListener {
     /// As bind(2) and listen(2); `EAFNOSUPPORT` for a kernel without the protocol.
     pub fn bind(address: SocketAddr) -> Result<TcpListener, Errno> {
         let handle = Handle::new(SockType::Stream, &address)?;
-        handle.socket.set_option(SockOption::SoReuseAddr(true))?;
+        handle.socket.set_option(SockOption::ReuseAddr(true))?;
         handle.socket.bind(address)?;
         handle.socket.listen(SOMAXCONN)?;
         Ok(TcpListener(handle))
@@ -175,7 +175,7 @@ impl TcpStream {
     /// # Errors
     /// As setsockopt(2).
     pub fn set_nodelay(&self, nodelay: bool) -> Result<(), Errno> {
-        let option = SockOption::Proto(ProtoOption::TcpNodelay(nodelay));
+        let option = SockOption::Protocol(ProtoOption::TcpNodelay(nodelay));
         self.0.socket.set_option(option)
     }
 

@@ -177,7 +177,9 @@ impl Connection {
             }
         }
         let mut buffer = [0; READ_STEP];
-        let room = HEAD_MAX.saturating_sub(self.input.len()).clamp(1, READ_STEP);
+        let room = HEAD_MAX
+            .saturating_sub(self.input.len())
+            .clamp(1, READ_STEP);
         match self.stream.read(&mut buffer[..room]) {
             Ok(0) => Err(Step::Close),
             Ok(count) => {
@@ -353,10 +355,10 @@ fn find(request: &Request, root: &[u8], path: &[u8], wall: i64) -> Result<Found,
     let facts = file.metadata()?;
     let slash = path.ends_with(b"/");
     match facts.file_type() {
-        FileType::Directory if !slash => Ok(Found::Elsewhere),
-        FileType::Directory => directory(request, &full, path, wall).map(Found::Answer),
-        FileType::Regular if !slash => Ok(Found::Answer(regular(request, file, path, wall)?)),
-        FileType::Regular => Err(Errno::ENOTDIR),
+        FileType::Dir if !slash => Ok(Found::Elsewhere),
+        FileType::Dir => directory(request, &full, path, wall).map(Found::Answer),
+        FileType::Reg if !slash => Ok(Found::Answer(regular(request, file, path, wall)?)),
+        FileType::Reg => Err(Errno::ENOTDIR),
         // Devices, FIFOs and sockets have no bytes that a client could want.
         _ => Err(Errno::EACCES),
     }
@@ -389,7 +391,7 @@ fn directory(request: &Request, full: &[u8], path: &[u8], wall: i64) -> Result<O
     let mut index = full.to_vec();
     index.extend_from_slice(INDEX);
     match File::open(&index) {
-        Ok(file) if file.metadata()?.file_type() == FileType::Regular => {
+        Ok(file) if file.metadata()?.file_type() == FileType::Reg => {
             return regular(request, file, INDEX, wall);
         }
         Ok(_) | Err(Errno::ENOENT | Errno::ELOOP | Errno::ENAMETOOLONG) => {}

@@ -47,7 +47,9 @@ fn answer(kernel: &Arc<Kernel>, line: &[u8]) {
     match line.trim_ascii() {
         b"" => {}
         b"vmstat" => vmstat(),
-        b"counters" => kernel.counters().for_each(|name, _, value| aprint!("{name} {value}")),
+        b"counters" => kernel
+            .counters()
+            .for_each(|name, _, value| aprint!("{name} {value}")),
         b"halt" => kernel.halt(0),
         b"help" => aprint!("vmstat: memory; counters: everything that is counted; halt: power off"),
         other => aprint!("{}: unknown; try help", other.escape_ascii()),
@@ -59,11 +61,25 @@ fn vmstat() {
     let s = uvm::stats();
     aprint!(
         "vmstat: limit {} used {} free {} high {} kmem {} active {} inactive {}",
-        s.limit, s.used, s.free, s.high_water, s.kmem_pages, s.active, s.inactive
+        s.limit,
+        s.used,
+        s.free,
+        s.high_water,
+        s.kmem_pages,
+        s.active,
+        s.inactive
     );
     aprint!(
         "vmstat: pdwoke {} scanned {} freed {} drained {} pageouts {}/{} outstanding {} waits {} refused {} hopeless {}",
-        s.pdwoke, s.scanned, s.freed, s.drained, s.pageouts_done, s.pageouts_started, s.outstanding, s.waits, s.refused,
+        s.pdwoke,
+        s.scanned,
+        s.freed,
+        s.drained,
+        s.pageouts_done,
+        s.pageouts_started,
+        s.outstanding,
+        s.waits,
+        s.refused,
         s.hopeless
     );
 }

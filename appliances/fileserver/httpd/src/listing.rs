@@ -98,8 +98,8 @@ impl Listing {
         let facts = fs::metadata(&full).ok();
         let known = facts.as_ref().map(|facts| facts.file_type()).or(file_type);
         let kind = match known {
-            Some(FileType::Directory) => Kind::Directory,
-            Some(FileType::Regular) => Kind::File,
+            Some(FileType::Dir) => Kind::Directory,
+            Some(FileType::Reg) => Kind::File,
             _ => Kind::Other,
         };
         let row = Row {
@@ -192,7 +192,7 @@ impl Sorted {
         }
         let names = &sorted.names;
         sorted.entries.sort_unstable_by_key(|entry| {
-            let file = entry.file_type != Some(FileType::Directory);
+            let file = entry.file_type != Some(FileType::Dir);
             (file, entry.name(names))
         });
         Ok(Some(sorted))

@@ -299,7 +299,9 @@ impl Clients {
     /// Forgets `client`, if it is the one in that slot.
     fn remove(&mut self, slot: usize, client: &Arc<Client>) {
         if let Some(place) = self.slots.get_mut(slot)
-            && place.as_ref().is_some_and(|there| Arc::ptr_eq(there, client))
+            && place
+                .as_ref()
+                .is_some_and(|there| Arc::ptr_eq(there, client))
         {
             *place = None;
             self.count -= 1;

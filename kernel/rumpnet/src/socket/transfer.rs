@@ -105,6 +105,25 @@ impl Socket {
         }
     }
 
+    /// How many bytes a stream would take now; at least 1.
+    ///
+    /// # Errors
+    /// `EAGAIN` if it would have to wait for room; else as [`Socket::send`].
+    pub fn send_space(&self) -> Result<usize, Errno> {
+        let mut so = self.lock();
+        if so.state.contains(SoState::SS_CANTSENDMORE) {
+            return Err(Errno::EPIPE);
+        }
+        so.take_error()?;
+        if !so.state.contains(SoState::SS_ISCONNECTED) {
+            return Err(Errno::ENOTCONN);
+        }
+        match so.snd.space() {
+            0 => Err(Errno::EAGAIN),
+            space => Ok(space),
+        }
+    }
+
     fn send_message(
         self: &Arc<Self>,
         message: Mbuf,
