@@ -19,7 +19,8 @@
 //! **Interrupts and the red zone.** The target's code keeps data below its stack pointer and in SSE registers. So every vector
 //! enters on a stack of its own, and an interrupt's entry saves the SSE registers.
 //!
-//! **Locks.** Each module's lock is a leaf, held for a moment with interrupts off, so that an interrupt's handler may take it too.
+//! **Locks.** Each is held for a moment with interrupts off, so that an interrupt's handler may take it too. In this order, where one is
+//! held while another is taken: PCI's configuration space, the page tables, the host's heap. The others are leaves.
 //!
 //! Sources: Intel SDM (volume and section at the spot), ACPI 6.5, PCI 3.0, Xen `public/arch-x86/hvm/start_info.h`, System V ABI
 //! (x86-64).

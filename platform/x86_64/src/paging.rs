@@ -12,7 +12,7 @@
 //! So nothing can be both written and executed, and an address is also what a device uses for DMA. RAM is mapped by
 //! pages of 1 GiB or 2 MiB where it can be; taking one page of 4 KiB out splits them.
 //!
-//! Lock: [`TABLES`], a leaf, with interrupts off.
+//! Lock: [`TABLES`], with interrupts off. The source of pages for tables takes its own under it.
 
 use crate::image::{self, Part};
 use crate::regions::overlaps_memory;
@@ -132,8 +132,12 @@ impl Tables {
             } else {
                 PageTableFlags::empty()
             };
-            entry.set_addr(PhysAddr::new(address), rights | size);
-            flush(address);
+            let seen = PageTableFlags::ACCESSED | PageTableFlags::DIRTY;
+            let mapped = entry.addr().as_u64() == address && entry.flags() - seen == rights | size;
+            if !mapped {
+                entry.set_addr(PhysAddr::new(address), rights | size);
+                flush(address);
+            }
             return Ok(span(level));
         }
         // The lowest level has no tables below it, so the loop has returned.
