@@ -116,8 +116,11 @@ impl Listing {
     }
 }
 
+/// An entry to show: its name, and what the directory says that it is.
+type Shown = (Vec<u8>, Option<FileType>);
+
 impl Entries {
-    fn next(&mut self) -> Result<Option<(Vec<u8>, Option<FileType>)>, Errno> {
+    fn next(&mut self) -> Result<Option<Shown>, Errno> {
         match self {
             Entries::Sorted(sorted) => Ok(sorted.next()),
             Entries::AsTheyLie(entries) => loop {
@@ -215,7 +218,7 @@ impl Sorted {
         Some(())
     }
 
-    fn next(&mut self) -> Option<(Vec<u8>, Option<FileType>)> {
+    fn next(&mut self) -> Option<Shown> {
         let entry = self.entries.get(self.at)?;
         self.at += 1;
         Some((entry.name(&self.names).to_vec(), entry.file_type))
