@@ -26,8 +26,13 @@ pub trait Backend: Send + Sync {
     /// What it is. The same answer at every call.
     fn info(&self) -> &BlockInfo;
 
-    /// Starts a request within the limits that [`Backend::info`] gives: `done` is called exactly once
-    /// then, from wherever.
+    /// The most segments, and the most bytes, of one request.
+    fn limits(&self) -> (usize, usize) {
+        let info = self.info();
+        (info.max_segments, info.max_bytes)
+    }
+
+    /// Starts a request within [`limits`](Backend::limits): `done` is called exactly once then, from wherever.
     ///
     /// # Errors
     /// Why it was not started; `done` is not called.
@@ -37,6 +42,13 @@ pub trait Backend: Send + Sync {
 impl Backend for BlockQueue {
     fn info(&self) -> &BlockInfo {
         BlockQueue::info(self)
+    }
+
+    fn limits(&self) -> (usize, usize) {
+        // The queue may take fewer segments than the device does.
+        let bytes = self.max_bytes();
+        let segments = BlockQueue::info(self).max_segments;
+        (segments.min(bytes / PAGE_SIZE), bytes)
     }
 
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
@@ -126,15 +138,14 @@ impl Disk {
 
     fn device_info(&self, sectors: u64) -> DeviceInfo {
         let info = self.backend.info();
+        let (segments, bytes) = self.backend.limits();
         DeviceInfo {
             sectors,
             sector_size: info.sector_size,
             read_only: info.read_only,
             volatile_cache: info.volatile_cache,
             discard: info.discard,
-            max_bytes: info
-                .max_bytes
-                .min(info.max_segments.saturating_mul(PAGE_SIZE)),
+            max_bytes: bytes.min(segments.saturating_mul(PAGE_SIZE)),
         }
     }
 
@@ -215,12 +226,13 @@ impl Disk {
 
     /// Hands a request to the device: in parts, if it is more than the device takes at once.
     fn split(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
-        let info = self.backend.info();
+        let (segments, most) = self.backend.limits();
         let bytes: usize = bio.frames.iter().map(|io| io.len).sum();
-        if bio.frames.len() <= info.max_segments && bytes <= info.max_bytes {
+        if bio.frames.len() <= segments && bytes <= most {
             return self.backend.start(bio);
         }
-        let Some(ends) = part_ends(&bio.frames, info) else {
+        let unit = self.backend.info().sector_size as usize;
+        let Some(ends) = part_ends(&bio.frames, segments, most, unit) else {
             return Err((Errno::EINVAL, bio));
         };
         let whole = Arc::new(Whole {
@@ -253,21 +265,21 @@ impl Disk {
 
 /// Where to cut a list of frames: before which ones (the end of the list included), so that every part is
 /// within the device's limits and made of whole sectors. `None` if that cannot be.
-fn part_ends(frames: &[IoFrame], info: &BlockInfo) -> Option<Vec<usize>> {
+fn part_ends(frames: &[IoFrame], segments: usize, most: usize, unit: usize) -> Option<Vec<usize>> {
     let mut ends = Vec::new();
     let (mut begin, mut bytes) = (0, 0);
     // The last place where a cut is allowed, and the bytes up to it.
     let mut cut = None;
     for (number, io) in frames.iter().enumerate() {
-        let too_many = number - begin >= info.max_segments;
-        if too_many || bytes + io.len > info.max_bytes {
+        let too_many = number - begin >= segments;
+        if too_many || bytes + io.len > most {
             let (at, upto): (usize, usize) = cut.take()?;
             ends.push(at);
             begin = at;
             bytes -= upto;
         }
         bytes += io.len;
-        if bytes.is_multiple_of(info.sector_size as usize) {
+        if bytes.is_multiple_of(unit) {
             cut = Some((number + 1, bytes));
         }
     }

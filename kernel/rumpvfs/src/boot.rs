@@ -1,6 +1,7 @@
 //! Bringing the faction up with a kernel, and mounting what the command line says.
 
 use crate::vfs::{MountRequest, Sizes, Vfs};
+use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use rumpkern::init::{Class, Component};
 use rumpkern::kernel::Kernel;
@@ -34,13 +35,21 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let vnodes: Weak<dyn Drain> = Arc::<crate::vnode::VnodeCache>::downgrade(&vfs.vnodes);
     uvm::register_drain("vnodes", DRAIN_VNODES, vnodes)?;
     register_counters(kernel, &vfs)?;
-    let down = Arc::downgrade(&vfs);
-    kernel.at_shutdown("file systems", move || {
-        if let Some(vfs) = down.upgrade() {
-            vfs.stop_syncer();
-            vfs.unmount_all();
-        }
-    });
+    let (kernel_later, vfs_later) = (Arc::downgrade(kernel), Arc::downgrade(&vfs));
+    let first_mount = move || {
+        let down = vfs_later.clone();
+        let Some(kernel) = kernel_later.upgrade() else {
+            return;
+        };
+        kernel.at_shutdown("file systems", move || {
+            if let Some(vfs) = down.upgrade() {
+                vfs.stop_syncer();
+                vfs.unmount_all();
+            }
+        });
+    };
+    // It is new: nobody has set one.
+    let _ = vfs.first_mount.set(Box::new(first_mount));
     kernel.provide(vfs)
 }
 

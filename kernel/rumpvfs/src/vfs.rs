@@ -10,11 +10,12 @@ use crate::specfs::BlockIo;
 use crate::syncer::Syncer;
 use crate::vfsops::{MountArgs, MountOptions, VfsOps};
 use crate::vnode::{VnodeCache, VnodeRef, VnodeStats, Wait};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kauth::Cred;
-use rumpkern::locks::{Mutex, RwLock};
+use rumpkern::locks::{Mutex, OnceLock, RwLock};
 use rumpkern::uvm;
 use rumpuser::Errno;
 
@@ -44,6 +45,8 @@ impl Sizes {
 struct Mounts {
     list: Vec<Arc<Mount>>,
     next_id: u64,
+    /// Something was mounted, if only once.
+    any_yet: bool,
 }
 
 /// The file-system faction of a kernel. It is in the kernel by its type: `kernel.get::<Vfs>()`.
@@ -58,6 +61,9 @@ pub struct Vfs {
     bufs: Arc<BufCache>,
     pages: Arc<PageCacheStats>,
     pub(crate) syncer: Syncer,
+    /// Called at the first mount: by then the devices have registered what they do at shutdown, which comes
+    /// in reverse order.
+    pub(crate) first_mount: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What to mount, where and how.
@@ -87,6 +93,7 @@ impl Vfs {
             mounts: RwLock::new(Mounts {
                 list: Vec::new(),
                 next_id: 1,
+                any_yet: false,
             }),
             mounting: Mutex::new(()),
             vnodes: Arc::new(vnodes),
@@ -94,6 +101,7 @@ impl Vfs {
             bufs: BufCache::new(sizes.buffers, key())?,
             pages: Arc::new(PageCacheStats::default()),
             syncer: Syncer::new(),
+            first_mount: OnceLock::new(),
         }))
     }
 
@@ -222,7 +230,15 @@ impl Vfs {
             return Err(Errno::EINVAL);
         }
         drop(root);
-        self.mounts.write().list.push(mount.clone());
+        let mut mounts = self.mounts.write();
+        mounts.list.push(mount.clone());
+        let is_first = !core::mem::replace(&mut mounts.any_yet, true);
+        drop(mounts);
+        if let Some(first_mount) = self.first_mount.get()
+            && is_first
+        {
+            first_mount();
+        }
         if let Some(covered) = covered {
             covered.set_mounted_here(Some(mount.clone()));
         }
