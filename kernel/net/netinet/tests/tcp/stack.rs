@@ -16,9 +16,10 @@ pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// Its Ethernet address.
 pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// The kernel.
+/// The kernel and the switch.
 pub struct Stack {
     pub kernel: Arc<Kernel>,
+    pub switch: Switch,
 }
 
 /// The process's kernel, booted by whoever asks first.
@@ -47,7 +48,7 @@ pub fn stack() -> &'static Stack {
             &rumpnet_netinet::CONFIG_COMPONENT,
         ];
         let kernel = Kernel::boot(config, &components).expect("it boots");
-        Stack { kernel }
+        Stack { kernel, switch }
     })
 }
 
