@@ -1,10 +1,12 @@
 //! The machine: the smallest appliance boots everywhere and ends as it should; an image that tests the machine from inside finds
 //! nothing wrong; faults end in a report that a person can read.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rump_tests::guest::{Boot, SOON};
 use rump_tests::image::{Profile, image, image_with};
+use rump_tests::setup;
 
 #[test]
 fn hello_says_hello_and_powers_off() {
@@ -39,6 +41,46 @@ fn hello_boots_without_any_device() {
         .start();
     guest.wait_for("Hello", SOON);
     assert_eq!(guest.exit_status(SOON), 0);
+}
+
+/// `run-qemu.sh` always gives a machine the exit device; real ones and other monitors have none.
+#[test]
+fn a_machine_without_exit_device_is_switched_off() {
+    setup::need(&[]);
+    for machine in ["q35", "pc", "microvm", "microvm,acpi=off"] {
+        let mut qemu = Command::new("timeout");
+        qemu.args([
+            "30",
+            "qemu-system-x86_64",
+            "-M",
+            machine,
+            "-accel",
+            "tcg",
+            "-m",
+            "16",
+        ]);
+        qemu.args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+            "-kernel",
+        ]);
+        let done = qemu
+            .arg(image("hello"))
+            .stdin(Stdio::null())
+            .output()
+            .expect("QEMU runs");
+        let console = String::from_utf8_lossy(&done.stdout);
+        assert!(
+            done.status.success(),
+            "{machine}: {}\n{console}",
+            done.status
+        );
+        assert!(console.contains("Hello"), "{machine}: {console}");
+    }
 }
 
 fn selftest(machine: &str, memory: &str, profile: Profile) {

@@ -19,7 +19,7 @@ pub fn aprint(text: fmt::Arguments<'_>) {
     // The console does not fail, and what fails to format has nobody to be told.
     let _ = writeln!(
         Line,
-        "[{:5}.{:06}] {text}",
+        "[{:4}.{:06}] {text}",
         micros / 1_000_000,
         micros % 1_000_000
     );

@@ -7,7 +7,7 @@
 //! Each thread has a slot in a table that grows with need. Its stack has an unmapped page below. The stack of a thread that
 //! ended is freed by the one that runs next.
 //!
-//! Lock: [`TABLE`], with interrupts off, since an interrupt's handler may unpark. The heap's and the page tables' locks are
+//! Lock: `TABLE`, with interrupts off, since an interrupt's handler may unpark. The heap's and the page tables' locks are
 //! not taken under it. No lock is held across a switch; interrupts are off across it.
 
 use crate::heap;

@@ -12,7 +12,7 @@
 //! So nothing can be both written and executed, and an address is also what a device uses for DMA. RAM is mapped by
 //! pages of 1 GiB or 2 MiB where it can be; taking one page of 4 KiB out splits them.
 //!
-//! Lock: [`TABLES`], with interrupts off. The source of pages for tables takes its own under it.
+//! Lock: `TABLES`, with interrupts off. The source of pages for tables takes its own under it.
 
 use crate::image::{self, Part};
 use crate::regions::overlaps_memory;

@@ -12,7 +12,7 @@
 //!
 //! The table that gives the image's reports names for addresses must be made after the link and be inside of the image. So the C
 //! compiler, which rustc links by, is told to use as its linker a script that calls the build script again, which calls the real
-//! linker and then adds the table ([`linker`]). An optimised image is also stripped; what is taken out lies beside it,
+//! linker and then adds the table (`linker`). An optimised image is also stripped; what is taken out lies beside it,
 //! in a file with `.debug` behind its name.
 
 mod elf;

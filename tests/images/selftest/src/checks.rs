@@ -180,7 +180,10 @@ fn registers_across_an_interrupt() {
     for _ in 0..ROUNDS {
         raise!(32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47);
     }
-    say!("an interrupt takes {} ns", (clock::now_nanos() - start) / ROUNDS);
+    say!(
+        "an interrupt takes {} ns",
+        (clock::now_nanos() - start) / ROUNDS
+    );
     interrupt::release(vector);
     assert!(
         INTERRUPTS.load(Ordering::Relaxed) > before,
