@@ -5,6 +5,7 @@ use crate::params::Config;
 use crate::{aprint, logger, lwp, uvm};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use rumpuser::{Errno, PAGE_SIZE, host};
 
 /// When a component is brought up, in this order. Components of one class come in the order in which
@@ -64,7 +65,11 @@ impl Kernel {
             log::error!("uvm: the host has no memory for the kernel");
             return Err(Errno::ENOMEM);
         }
-        announce_memory();
+        // Memory is the process's: its first kernel announces it.
+        static ANNOUNCED: AtomicBool = AtomicBool::new(false);
+        if !ANNOUNCED.swap(true, Ordering::Relaxed) {
+            announce_memory();
+        }
         uvm::start_pagedaemon()?;
         let kernel = Kernel::new(config);
         let booted = kernel.bring_up(components);

@@ -256,3 +256,7 @@ impl Kernel {
         host().exit().exit(status)
     }
 }
+
+#[cfg(test)]
+#[path = "kernel_tests.rs"]
+mod tests;

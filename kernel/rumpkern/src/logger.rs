@@ -1,11 +1,11 @@
 //! The console log: `[   0.123456] text`, time since the host's entry in front.
 //!
-//! Behind the `log` crate's macros, and [`aprint!`](crate::aprint) for the boot lines that are always shown. A line
+//! Behind the `log` crate's macros, and [`aprint!`](crate::aprint) for boot lines. A line
 //! is put together on the stack and written in one piece, so lines of several threads do not mix, and
 //! logging allocates nothing: it must work when there is no memory.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rumpuser::try_host;
 
@@ -16,6 +16,8 @@ struct Logger;
 
 static LOGGER: Logger = Logger;
 static OURS: AtomicBool = AtomicBool::new(false);
+/// The level, as a number of `LevelFilter`'s.
+static LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Info as usize);
 
 /// Makes the console the log of the process, unless the program has one of its own already, and sets
 /// what is logged.
@@ -23,6 +25,7 @@ pub fn install(level: LevelFilter) {
     if log::set_logger(&LOGGER).is_ok() {
         OURS.store(true, Ordering::Relaxed);
     }
+    LEVEL.store(level as usize, Ordering::Relaxed);
     if OURS.load(Ordering::Relaxed) {
         log::set_max_level(level);
     }
@@ -93,10 +96,18 @@ pub fn print(mark: &str, text: fmt::Arguments<'_>) {
     line.flush();
 }
 
-/// Prints a boot line in the style of autoconf: always shown, whatever the log level (aprint_normal(9)).
+/// Whether boot lines are shown: at `loglevel=info`, the default, and above.
+pub fn shows_boot_lines() -> bool {
+    LEVEL.load(Ordering::Relaxed) >= LevelFilter::Info as usize
+}
+
+/// Prints a boot line in the style of autoconf (aprint_normal(9)): unless `loglevel=` is below `info`, and whatever
+/// logger the program has.
 #[macro_export]
 macro_rules! aprint {
     ($($argument:tt)*) => {
-        $crate::logger::print("", ::core::format_args!($($argument)*))
+        if $crate::logger::shows_boot_lines() {
+            $crate::logger::print("", ::core::format_args!($($argument)*));
+        }
     };
 }

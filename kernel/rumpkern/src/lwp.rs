@@ -346,7 +346,7 @@ pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<KthreadH
 }
 
 /// Starts a thread that belongs to no kernel and may use the reserve.
-pub(crate) fn spawn_reserve(name: &str, run: fn()) -> Result<(), Errno> {
+pub(crate) fn spawn_reserve(name: &str, run: fn()) -> Result<KthreadHandle, Errno> {
     start_thread(Start {
         name: name.into(),
         kernel: None,
@@ -355,5 +355,4 @@ pub(crate) fn spawn_reserve(name: &str, run: fn()) -> Result<(), Errno> {
         run: Box::new(run),
         ended: Arc::default(),
     })
-    .map(drop)
 }

@@ -63,3 +63,38 @@ fn allocated(layout: Layout) -> Result<NonNull<u8>, Errno> {
     let at = unsafe { alloc(layout) };
     NonNull::new(at).ok_or(Errno::ENOMEM)
 }
+
+/// A block of memory straight from kmem, whatever the program's global allocator is; uninitialised, and freed
+/// when dropped. For tables that are charged to the budget on every host.
+pub struct Run {
+    address: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a block of memory that nobody else refers to.
+unsafe impl Send for Run {}
+// SAFETY: a shared reference gives nothing but the address.
+unsafe impl Sync for Run {}
+
+impl Run {
+    /// A block.
+    ///
+    /// # Errors
+    /// `ENOMEM`, depending on `how`.
+    pub fn alloc(layout: Layout, how: crate::uvm::Alloc) -> Result<Run, Errno> {
+        let address = super::allocate(layout, how).ok_or(Errno::ENOMEM)?;
+        Ok(Run { address, layout })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout; nobody else was given it.
+        unsafe { super::release(self.address, self.layout) };
+    }
+}

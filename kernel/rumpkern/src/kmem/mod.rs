@@ -17,7 +17,7 @@
 mod classes;
 mod fallible;
 
-pub use fallible::{try_arc, try_box, try_vec};
+pub use fallible::{Run, try_arc, try_box, try_vec};
 
 use crate::locks::short::{Short, enter};
 use crate::uvm::{

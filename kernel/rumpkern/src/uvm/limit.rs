@@ -13,7 +13,8 @@
 //!   page copies nothing, so it is smaller than NetBSD's 2 × MAXPHYS.
 //! - `usable` = limit − reserve: what everybody else gets.
 //! - When less than half of `free_target` is left below `usable`, the pagedaemon is woken, and works
-//!   until `free_target` is left. It also works while anybody waits, whatever the marks say.
+//!   until `free_target` is left. It also works while those that wait want more than is free, or a run of pages that
+//!   what is free does not contain, whatever the marks say.
 //!
 //! Who may wait: an lwp whose [`MemoryUse`] is `MayWait`, when it asks with [`Alloc::Wait`]. It sleeps on
 //! a sleep queue, and every page given back wakes one. A request that can never be met fails at once.
@@ -24,7 +25,7 @@ use super::page::{Alloc, physmem};
 use super::pagedaemon;
 use crate::locks::sleepq::{self, Wakeup};
 use crate::lwp::{self, MemoryUse};
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use rumpuser::{Errno, PAGE_SIZE};
 
 /// A limit below this is refused: NetBSD's rule, 2 × MAXPHYS (`vm.c`, `uvm_init`).
@@ -38,6 +39,10 @@ static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 static WAITERS: AtomicUsize = AtomicUsize::new(0);
 /// Pages that they wait for.
 static WANTED: AtomicUsize = AtomicUsize::new(0);
+/// Waiters that want more than one page, in a run.
+static RUN_WAITERS: AtomicUsize = AtomicUsize::new(0);
+/// A waiter found enough pages free, but no such run: the pagedaemon is to free more.
+static FRAGMENTED: AtomicBool = AtomicBool::new(false);
 /// Changes whenever memory was given back while somebody waited. What waiters sleep on.
 static GIVEN: AtomicU32 = AtomicU32::new(0);
 /// Counts the times that the pagedaemon gave up; waiters that see it change fail.
@@ -125,15 +130,24 @@ pub(super) fn free_usable() -> usize {
     marks().usable.saturating_sub(USED.load(Ordering::Relaxed))
 }
 
-/// Whether the pagedaemon has work: little is free, or somebody waits.
+/// Whether the pagedaemon has work: little is free, or less than those that wait want. Those for which there is
+/// enough have been woken; freeing more before they have run would only empty the caches.
 pub fn short() -> bool {
-    WAITERS.load(Ordering::Relaxed) > 0 || free_usable() < marks().free_wake
+    let free = free_usable();
+    free < marks().free_wake
+        || WANTED.load(Ordering::Relaxed) > free
+        || FRAGMENTED.load(Ordering::Relaxed)
 }
 
 /// How many pages the pagedaemon should free now.
 pub(super) fn shortage() -> usize {
-    let below_target = marks().free_target.saturating_sub(free_usable());
-    below_target.max(WANTED.load(Ordering::Relaxed))
+    let free = free_usable();
+    let wanted = WANTED.load(Ordering::Relaxed);
+    let missing = match FRAGMENTED.swap(false, Ordering::Relaxed) {
+        true => wanted,
+        false => wanted.saturating_sub(free),
+    };
+    marks().free_target.saturating_sub(free).max(missing)
 }
 
 /// Counts `pages` if they fit under what `how` may use.
@@ -170,6 +184,7 @@ fn try_take(pages: u32, how: Alloc) -> Option<u32> {
     }
     let number = physmem().and_then(|physmem| physmem.take(pages));
     if number.is_none() {
+        FRAGMENTED.fetch_or(pages > 1, Ordering::Relaxed);
         USED.fetch_sub(pages as usize, Ordering::SeqCst);
     }
     number
@@ -217,6 +232,7 @@ fn wait_for(pages: u32) -> Result<u32, Errno> {
     // giver sees this waiter.
     WAITERS.fetch_add(1, Ordering::SeqCst);
     WANTED.fetch_add(pages as usize, Ordering::SeqCst);
+    RUN_WAITERS.fetch_add((pages > 1) as usize, Ordering::SeqCst);
     let given_up = GIVEN_UP.load(Ordering::SeqCst);
     let mut woken = false;
     let result = loop {
@@ -232,6 +248,7 @@ fn wait_for(pages: u32) -> Result<u32, Errno> {
         let must_wait = || GIVEN.load(Ordering::SeqCst) == given;
         woken |= sleepq::sleep(wait_key(), false, must_wait, || (), None) == Wakeup::Signalled;
     };
+    RUN_WAITERS.fetch_sub((pages > 1) as usize, Ordering::SeqCst);
     WANTED.fetch_sub(pages as usize, Ordering::SeqCst);
     WAITERS.fetch_sub(1, Ordering::SeqCst);
     // It may have been woken for a page and have got an earlier one: pass the wake-up on.
@@ -270,14 +287,23 @@ pub(crate) fn extend(number: u32, pages: u32, wanted: u32) -> bool {
     false
 }
 
-/// Wakes up to `most` waiters, longest waiting first.
+/// Wakes up to `most` waiters, longest waiting first; all, if one of them may find that what there is
+/// does not make the run it wants, and would leave it to the others.
 fn wake(most: usize) {
+    if RUN_WAITERS.load(Ordering::SeqCst) > 0 {
+        return wake_all_waiters(false);
+    }
     GIVEN.fetch_add(1, Ordering::SeqCst);
     for _ in 0..most {
         if !sleepq::wake_one(wait_key(), |_| false) {
             break;
         }
     }
+}
+
+/// A number that changes when memory is given back while somebody waits.
+pub(super) fn given() -> u32 {
+    GIVEN.load(Ordering::SeqCst)
 }
 
 /// Makes all that wait look again; if `give_up`, they fail unless there is memory after all.

@@ -191,25 +191,36 @@ pub(super) fn forget(number: u32, page: &VmPage) {
     }
 }
 
-/// The next page to look at: moves it to the inactive queue's tail and says whose it is. Pages that
-/// were used go to the active queue on the way. `None` when `budget` pages were passed, or none are left.
-pub(super) fn next_candidate(budget: &mut usize) -> Option<(Option<Arc<dyn Object>>, u64)> {
+/// The next page to look at: moves it to the inactive queue's tail and says whose it is. `None` when `budget`
+/// pages were passed, or none are left.
+///
+/// Pages that were used go to the active queue on the way, and count as not used since; in a `gentle` look they
+/// are left as they are.
+pub(super) fn next_candidate(
+    budget: &mut usize,
+    gentle: bool,
+) -> Option<(Option<Arc<dyn Object>>, u64)> {
     let physmem = physmem()?;
     loop {
         *budget = budget.checked_sub(1)?;
         let mut lru = enter(&LRU);
-        lru.balance(physmem);
+        if !gentle {
+            lru.balance(physmem);
+        }
         let number = lru.inactive.head;
         if number == NIL {
             return None;
         }
         let page = physmem.page(number);
         lru.unlink(physmem, number, page);
-        if take_referenced(page) {
+        if !gentle && take_referenced(page) {
             lru.push(physmem, number, page, FLAG_ACTIVE);
             continue;
         }
         lru.push(physmem, number, page, FLAG_INACTIVE);
+        if page.flags.load(Ordering::Relaxed) & FLAG_REFERENCED != 0 {
+            continue;
+        }
         let owner = page.a.load(Ordering::Relaxed);
         let index = page.index.load(Ordering::Relaxed);
         drop(lru);

@@ -87,6 +87,8 @@ pub(crate) struct PhysMem {
     segments: [Segment; SEGMENTS],
     count: usize,
     pages: &'static [VmPage],
+    /// Pages that the array takes.
+    metadata: usize,
     free: Short<FreeLists>,
 }
 
@@ -116,8 +118,7 @@ pub(crate) fn load(regions: &[Region], wanted: Option<usize>) -> Option<(usize, 
     let physmem = PHYSMEM
         .try_call_once(|| PhysMem::new(regions, wanted).ok_or(()))
         .ok()?;
-    let metadata = (physmem.pages.len() * VM_PAGE_BYTES).div_ceil(PAGE_SIZE);
-    Some((physmem.pages.len(), metadata))
+    Some((physmem.pages.len(), physmem.metadata))
 }
 
 impl PhysMem {
@@ -168,6 +169,7 @@ impl PhysMem {
             segments,
             count,
             pages,
+            metadata,
             free: Short::new(FreeLists {
                 heads: [NIL; ORDERS],
                 ready: [0; SEGMENTS],

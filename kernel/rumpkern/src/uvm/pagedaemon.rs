@@ -1,7 +1,6 @@
 //! The pagedaemon: gets memory back when it is short.
 //!
-//! One thread of the process's. A round: wake the waiters if there is room; walk the inactive queue,
-//! freeing clean pages and starting to write dirty ones; if that did not do, ask the registered
+//! One thread of the process's. A round: walk the inactive queue, freeing clean pages and starting to write dirty ones; if that did not do, ask the registered
 //! [`Drain`]s (caches, pools, slabs), lowest priority first. Pages being written are *outstanding*: the
 //! daemon counts them as on their way to being free, and never gives up while there are any; each completion
 //! frees pages, which wakes as many waiters.
@@ -26,13 +25,12 @@ use rumpuser::{Errno, ThreadId, host};
 
 /// Hopeless rounds in a row after which waiters fail.
 const PATIENCE: u32 = 10;
+/// Rounds in a row whose writes all came back without freeing a page, after which they count as hopeless.
+const VAIN_ROUNDS: u32 = 64;
 /// Pause after a hopeless round.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a round that brought nothing although nobody waits, or while writes are under way.
 const BREATH: Duration = Duration::from_millis(50);
-/// Pages that a round looks at for clean ones while enough is being written already.
-const QUOTA: usize = 512;
-
 static THREAD: AtomicU64 = AtomicU64::new(0);
 static KICKED: AtomicBool = AtomicBool::new(false);
 static STARTING: AtomicBool = AtomicBool::new(false);
@@ -163,11 +161,17 @@ pub(crate) fn start() -> Result<(), Errno> {
     if STARTING.swap(true, Ordering::AcqRel) {
         return Ok(());
     }
-    let started = crate::lwp::spawn_reserve("pagedaemon", run);
-    if started.is_err() {
-        STARTING.store(false, Ordering::Release);
+    match crate::lwp::spawn_reserve("pagedaemon", run) {
+        Ok(daemon) => {
+            // Here rather than by the daemon itself: it counts as running from now on.
+            THREAD.store(daemon.thread().get(), Ordering::Release);
+            Ok(())
+        }
+        Err(errno) => {
+            STARTING.store(false, Ordering::Release);
+            Err(errno)
+        }
     }
-    started
 }
 
 /// Whether there is somebody to wait for.
@@ -196,23 +200,22 @@ fn pause(most: Option<Duration>) {
 }
 
 fn run() {
-    THREAD.store(host().threads().current().get(), Ordering::Release);
-    let mut hopeless = 0;
+    let (mut hopeless, mut vain) = (0, 0);
     loop {
         if !limit::short() {
-            hopeless = 0;
+            (hopeless, vain) = (0, 0);
             pause(None);
             WOKEN.fetch_add(1, Ordering::Relaxed);
         }
         KICKED.store(false, Ordering::SeqCst);
         let shortage = limit::shortage();
+        let given = limit::given();
+        let outstanding = OUTSTANDING.load(Ordering::SeqCst);
+        let started = STARTED.load(Ordering::SeqCst);
         let freed = round(shortage);
         let waiters = limit::counts().waiters;
         if freed > 0 {
-            hopeless = 0;
-            if waiters > 0 {
-                limit::wake_all_waiters(false);
-            }
+            (hopeless, vain) = (0, 0);
             // On a cooperative host, let those run that the memory was freed for.
             host().threads().yield_now();
             continue;
@@ -223,11 +226,23 @@ fn run() {
             pause(Some(BREATH));
             continue;
         }
+        if !limit::short() {
+            continue;
+        }
         if waiters == 0 {
             // Nothing to reclaim, but nobody is kept waiting either.
-            if limit::short() {
-                nap();
-            }
+            nap();
+            continue;
+        }
+        if outstanding > 0 || limit::given() != given {
+            // Memory came while the round looked; who waits may not have run yet.
+            host().threads().yield_now();
+            continue;
+        }
+        if STARTED.load(Ordering::SeqCst) != started && vain < VAIN_ROUNDS {
+            // Writes were started, and are over: without success, but the next pages may fare better.
+            vain += 1;
+            host().threads().yield_now();
             continue;
         }
         hopeless += 1;
@@ -285,22 +300,32 @@ fn round(want: usize) -> usize {
     freed + drain(want - freed)
 }
 
-/// Walks the queue until `want` pages are free or being written. While somebody waits it goes on
-/// for clean pages even if enough is being written: the disk may be slow.
+/// Walks the queue until `want` pages are free or being written.
 fn scan(want: usize) -> usize {
-    let most_outstanding = (limit::marks().usable / 4).max(16);
     let (inactive, active) = lru::lengths();
-    // Each page twice: the first look may only clear its used bit.
-    let mut budget = 2 * (inactive + active) + 16;
+    let freed = walk(want, inactive, false);
+    if freed + OUTSTANDING.load(Ordering::SeqCst) > 0 {
+        if freed < want && limit::counts().waiters > 0 {
+            // The disk may be slow: while somebody waits, look for clean pages as well.
+            return freed + walk(want - freed, inactive, true);
+        }
+        return freed;
+    }
+    // All were in use: each twice more, for the first look may only clear its used bit.
+    walk(want, 2 * (inactive + active) + 16, false)
+}
+
+/// Looks at up to `budget` pages. A `gentle` walk takes clean pages only that were not used, and starts no writes.
+fn walk(want: usize, mut budget: usize, gentle: bool) -> usize {
+    let most_outstanding = (limit::marks().usable / 4).max(16);
     let mut freed = 0;
     let mut seen = 0;
     while freed < want {
         let outstanding = OUTSTANDING.load(Ordering::SeqCst);
-        let enough = freed + outstanding >= want;
-        if enough && (limit::counts().waiters == 0 || seen >= QUOTA) {
+        if !gentle && freed + outstanding >= want {
             break;
         }
-        let Some((object, index)) = lru::next_candidate(&mut budget) else {
+        let Some((object, index)) = lru::next_candidate(&mut budget, gentle) else {
             break;
         };
         seen += 1;
@@ -310,7 +335,7 @@ fn scan(want: usize) -> usize {
         let Some(object) = object else {
             continue;
         };
-        let how = match !enough && outstanding < most_outstanding {
+        let how = match !gentle && outstanding < most_outstanding {
             true => Reclaim::MayWrite,
             false => Reclaim::CleanOnly,
         };
@@ -318,7 +343,7 @@ fn scan(want: usize) -> usize {
             freed += pages;
         }
     }
-    SCANNED.fetch_add(seen as u64, Ordering::Relaxed);
+    SCANNED.fetch_add(seen, Ordering::Relaxed);
     FREED.fetch_add(freed as u64, Ordering::Relaxed);
     freed
 }

@@ -1,0 +1,501 @@
+//! The budget and the pagedaemon, with a limit of 1 MiB, against a small page cache on a disk in memory.
+//!
+//! Memory is the process's, so these tests have a process of their own, and take turns.
+
+use rumpkern::locks::{Condvar, Mutex};
+use rumpkern::lwp::{self, MemoryUse};
+use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, IoFrame};
+use rumpkern::uvm::lru::{self, Object, Owner, Reclaim, Reclaimed};
+use rumpkern::uvm::{self, Alloc, Drain, Frame};
+use rumpkern::{Config, Kernel};
+use rumpuser::{Errno, PAGE_SIZE};
+use rumpuser_hosted::{Host, RamDisk};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, Once, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+const LIMIT: usize = 1 << 20;
+
+fn kernel() -> (MutexGuard<'static, ()>, Arc<Kernel>) {
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    static HOST: Once = Once::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    HOST.call_once(|| {
+        Host::builder()
+            .memory(64 << 20)
+            .command_line("memlimit=1m loglevel=warn")
+            .install()
+            .expect("the only host");
+    });
+    let kernel = Kernel::boot(Config::from_host(), &[]).expect("boots");
+    (turn, kernel)
+}
+
+struct Page {
+    frame: Frame,
+    dirty: bool,
+    writing: bool,
+}
+
+/// A page cache with one object, whose page `n` lies at sector `8 n`.
+struct Cache {
+    pages: Mutex<HashMap<u64, Page>>,
+    /// A write or a reclaim was finished.
+    changed: Condvar,
+    owner: Mutex<Option<Owner>>,
+    disk: Arc<BlockQueue>,
+    itself: Weak<Cache>,
+    errors: AtomicUsize,
+}
+
+impl Cache {
+    fn new(disk: Arc<BlockQueue>) -> Arc<Cache> {
+        let cache = Arc::new_cyclic(|itself| Cache {
+            pages: Mutex::new(HashMap::new()),
+            changed: Condvar::new(),
+            owner: Mutex::new(None),
+            disk,
+            itself: itself.clone(),
+            errors: AtomicUsize::new(0),
+        });
+        let weak: Weak<Cache> = Arc::downgrade(&cache);
+        *cache.owner.lock() = Some(Owner::new(weak).expect("memory"));
+        cache
+    }
+
+    fn fill(frame: &mut Frame, index: u64) {
+        let bytes = frame.get_mut().expect("unique");
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = (index as usize * 31 + at) as u8;
+        }
+    }
+
+    /// Dirties page `index`.
+    fn write(&self, index: u64) -> Result<(), Errno> {
+        let mut frame = Frame::alloc(Alloc::Wait)?;
+        Cache::fill(&mut frame, index);
+        let mut pages = self.pages.lock();
+        if let Some(owner) = &*self.owner.lock() {
+            lru::enqueue(&frame, owner, index);
+        }
+        let page = Page {
+            frame,
+            dirty: true,
+            writing: false,
+        };
+        let before = pages.insert(index, page);
+        assert!(before.is_none());
+        Ok(())
+    }
+
+    /// Whether page `index` holds what was written, read back if need be.
+    fn check(&self, index: u64) -> Result<(), Errno> {
+        let mut expected = Frame::alloc(Alloc::Wait)?;
+        Cache::fill(&mut expected, index);
+        if let Some(page) = self.pages.lock().get(&index) {
+            assert!(page.frame.as_bytes() == expected.as_bytes(), "page {index}");
+            return Ok(());
+        }
+        let read = self.disk.read_frames(index * 8, PAGE_SIZE, Alloc::Wait)?;
+        assert!(
+            read[0].as_bytes() == expected.as_bytes(),
+            "page {index} on disk"
+        );
+        Ok(())
+    }
+
+    fn written(&self, index: u64, result: Result<(), Errno>, freed: bool) -> usize {
+        let mut pages = self.pages.lock();
+        let page = pages.get_mut(&index).expect("busy pages stay");
+        page.writing = false;
+        let mut dropped = None;
+        if result.is_ok() {
+            page.dirty = false;
+            if freed {
+                dropped = pages.remove(&index);
+            }
+        } else {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(pages);
+        let count = dropped.is_some() as usize;
+        drop(dropped);
+        self.changed.notify_all();
+        count
+    }
+}
+
+impl Object for Cache {
+    fn reclaim(&self, index: u64, how: Reclaim) -> Reclaimed {
+        let Some(mut pages) = self.pages.try_lock() else {
+            return Reclaimed::Busy;
+        };
+        let Some(page) = pages.get_mut(&index) else {
+            return Reclaimed::Gone;
+        };
+        if page.writing {
+            return Reclaimed::Busy;
+        }
+        if !page.dirty {
+            if !page.frame.is_unique() {
+                return Reclaimed::Referenced;
+            }
+            let page = pages.remove(&index);
+            drop(pages);
+            drop(page);
+            return Reclaimed::Freed(1);
+        }
+        if how == Reclaim::CleanOnly {
+            return Reclaimed::Busy;
+        }
+        page.writing = true;
+        let frame = page.frame.clone();
+        drop(pages);
+        let cache = self.itself.upgrade().expect("the caller has a reference");
+        let pageout = uvm::pageout_started(1);
+        let bio = Bio {
+            op: BioOp::Write,
+            sector: index * 8,
+            frames: vec![IoFrame::whole(frame)],
+            done: Box::new(move |frames, result| {
+                drop(frames);
+                let freed = cache.written(index, result, true);
+                pageout.done(freed);
+            }),
+        };
+        match self.disk.start(bio) {
+            Ok(()) => Reclaimed::PageoutStarted(1),
+            Err(_) => {
+                self.written(index, Err(Errno::EIO), false);
+                Reclaimed::Busy
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_sixteen_times_the_limit_goes_through_and_comes_back() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let disk = BlockQueue::attach(&kernel, RamDisk::zeroed(64 << 11)).expect("attached");
+    let cache = Cache::new(disk);
+    let pages = 16 * (LIMIT / PAGE_SIZE) as u64;
+    let before = uvm::stats();
+    let threads: Vec<_> = (0..4)
+        .map(|part| {
+            let cache = cache.clone();
+            let write = move || {
+                for index in (0..pages).filter(|index| index % 4 == part) {
+                    cache.write(index).expect("memory comes");
+                }
+            };
+            rumpkern::spawn("writer", write).expect("a thread")
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    for index in 0..pages {
+        cache.check(index).expect("readable");
+    }
+    let stats = uvm::stats();
+    println!("{stats:?}");
+    assert!(stats.high_water <= LIMIT / PAGE_SIZE);
+    assert!(stats.pageouts_done - before.pageouts_done >= pages / 2);
+    assert_eq!(stats.hopeless, before.hopeless);
+    cache.pages.lock().clear();
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    kernel.shutdown();
+}
+
+#[test]
+fn with_a_disk_that_stands_still_the_daemon_waits_and_does_not_give_up() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let ram = RamDisk::zeroed(16 << 11);
+    let cache = Cache::new(BlockQueue::attach(&kernel, ram).expect("attached"));
+    let before = uvm::stats();
+    ram.hold();
+    let written = Arc::new(AtomicUsize::new(0));
+    let (writer, count) = (cache.clone(), written.clone());
+    let thread = rumpkern::spawn("writer", move || {
+        for index in 0..1024 {
+            writer.write(index).expect("memory comes");
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+    .expect("a thread");
+    std::thread::sleep(Duration::from_millis(1500));
+    let stuck = uvm::stats();
+    assert!(stuck.waiters == 1 && stuck.outstanding > 0, "{stuck:?}");
+    assert!(written.load(Ordering::Relaxed) < 256);
+    assert_eq!(stuck.hopeless, before.hopeless);
+    ram.release();
+    thread.join();
+    assert_eq!(written.load(Ordering::Relaxed), 1024);
+    for index in 0..1024 {
+        cache.check(index).expect("readable");
+    }
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
+
+#[test]
+fn clean_pages_are_freed_while_dirty_ones_wait_for_a_slow_disk() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let ram = RamDisk::zeroed(16 << 11);
+    let cache = Cache::new(BlockQueue::attach(&kernel, ram).expect("attached"));
+    for index in 0..150 {
+        cache.write(index).expect("memory");
+    }
+    for (index, page) in cache.pages.lock().iter_mut() {
+        page.dirty = index % 2 == 0;
+    }
+    ram.hold();
+    for index in 1000..1100 {
+        cache.write(index).expect("clean pages make room");
+    }
+    ram.release();
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
+
+#[test]
+fn used_pages_outlive_a_flood_of_pages_that_are_used_once() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let disk = BlockQueue::attach(&kernel, RamDisk::zeroed(64 << 11)).expect("attached");
+    let cache = Cache::new(disk);
+    for index in 0..40 {
+        cache.write(index).expect("memory");
+    }
+    let use_hot = || {
+        let pages = cache.pages.lock();
+        for index in 0..40 {
+            if let Some(page) = pages.get(&index) {
+                lru::mark_used(&page.frame);
+            }
+        }
+    };
+    for index in 1000..3000 {
+        if index % 20 == 0 {
+            use_hot();
+        }
+        cache.write(index).expect("memory");
+    }
+    let left = (0..40).filter(|index| cache.pages.lock().contains_key(index));
+    let left = left.count();
+    println!("{left} of 40 are left");
+    assert!(left >= 36);
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
+
+/// Takes all usable memory but `left` pages.
+fn fill_memory(left: usize) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    while let Ok(frame) = Frame::alloc(Alloc::NoWait) {
+        frames.push(frame);
+    }
+    frames.truncate(frames.len() - left);
+    frames
+}
+
+#[test]
+fn a_waiter_gets_what_another_thread_frees() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let mut frames = fill_memory(0);
+    let given = Arc::new(AtomicUsize::new(0));
+    let waiters: Vec<_> = (0..8)
+        .map(|_| {
+            let given = given.clone();
+            let wait = move || {
+                let frame = Frame::alloc(Alloc::Wait).expect("memory comes");
+                given.fetch_add(1, Ordering::SeqCst);
+                std::mem::forget(frame.clone());
+            };
+            rumpkern::spawn("waiter", wait).expect("a thread")
+        })
+        .collect();
+    // An earlier test's thread may give a page back at its end.
+    while uvm::stats().waiters + given.load(Ordering::SeqCst) < 8 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for expected in given.load(Ordering::SeqCst) + 1..=8 {
+        drop(frames.pop());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while given.load(Ordering::SeqCst) < expected {
+            assert!(Instant::now() < deadline, "{expected}: not woken");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    for waiter in waiters {
+        waiter.join();
+    }
+    kernel.shutdown();
+}
+
+#[test]
+fn the_reserve_is_for_the_io_path_and_never_exceeds_the_limit() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let frames = fill_memory(0);
+    assert_eq!(Frame::alloc(Alloc::NoWait).err(), Some(Errno::ENOMEM));
+    let mut reserve = Vec::new();
+    {
+        let _reserve = lwp::set_memory_use(MemoryUse::Reserve);
+        while let Ok(frame) = Frame::alloc(Alloc::Wait) {
+            reserve.push(frame);
+        }
+    }
+    assert_eq!(reserve.len(), uvm::marks().reserve);
+    assert_eq!(uvm::stats().used, LIMIT / PAGE_SIZE);
+    assert_eq!(Frame::alloc(Alloc::PageDaemon).err(), Some(Errno::ENOMEM));
+    {
+        let _nowait = lwp::set_memory_use(MemoryUse::NoWait);
+        assert_eq!(Frame::alloc(Alloc::Wait).err(), Some(Errno::ENOMEM));
+    }
+    drop((frames, reserve));
+    kernel.shutdown();
+}
+
+#[test]
+fn when_nothing_can_be_reclaimed_a_waiter_fails_in_the_end() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let frames = fill_memory(0);
+    let before = uvm::stats();
+    let refused = Frame::alloc(Alloc::Wait).err();
+    assert_eq!(refused, Some(Errno::ENOMEM));
+    let stats = uvm::stats();
+    assert!(stats.hopeless > before.hopeless && stats.waiters == 0);
+    drop(frames);
+    assert!(Frame::alloc(Alloc::Wait).is_ok());
+    kernel.shutdown();
+}
+
+#[test]
+fn a_cache_that_is_registered_is_drained() {
+    struct Hoard(Mutex<Vec<Frame>>);
+    impl Drain for Hoard {
+        fn drain(&self, want: usize) -> usize {
+            let mut frames = self.0.lock();
+            let len = frames.len();
+            let taken = frames.split_off(len - want.min(len));
+            drop(frames);
+            taken.len()
+        }
+    }
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let frames = fill_memory(40);
+    let hoard = Arc::new(Hoard(Mutex::new(Vec::new())));
+    let weak: Weak<Hoard> = Arc::downgrade(&hoard);
+    uvm::register_drain("hoard", 5, weak).expect("memory");
+    while let Ok(frame) = Frame::alloc(Alloc::NoWait) {
+        hoard.0.lock().push(frame);
+    }
+    let frame = Frame::alloc(Alloc::Wait).expect("the hoard gives");
+    assert!(hoard.0.lock().len() < 40);
+    drop((frame, frames, hoard));
+    kernel.shutdown();
+}
+
+#[test]
+fn a_failing_disk_loses_no_page_and_leaves_the_count_right() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let ram = RamDisk::zeroed(16 << 11);
+    let cache = Cache::new(BlockQueue::attach(&kernel, ram).expect("attached"));
+    for index in 0..100 {
+        ram.fail_sector(index * 8);
+        cache.write(index).expect("memory");
+    }
+    for index in 100..1000 {
+        cache.write(index).expect("the others make room");
+    }
+    assert!(cache.errors.load(Ordering::Relaxed) > 0);
+    for index in 0..100 {
+        assert!(cache.pages.lock().contains_key(&index));
+    }
+    ram.mend();
+    for index in 1000..1300 {
+        cache.write(index).expect("memory");
+    }
+    for index in 0..1300 {
+        cache.check(index).expect("readable");
+    }
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
+
+#[test]
+fn a_limit_that_is_too_small_is_refused() {
+    let (_turn, kernel) = kernel();
+    assert_eq!(uvm::set_limit(64 << 10), Err(Errno::EINVAL));
+    assert_eq!(uvm::set_limit(usize::MAX), Err(Errno::ENOMEM));
+    let config = Config {
+        memlimit: Some(1000),
+        ..Config::default()
+    };
+    assert_eq!(Kernel::boot(config, &[]).err(), Some(Errno::EINVAL));
+    assert_eq!(uvm::limit_pages(), LIMIT / PAGE_SIZE);
+    kernel.shutdown();
+}
+
+#[test]
+fn a_run_of_pages_is_had_from_memory_in_single_pieces() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let disk = BlockQueue::attach(&kernel, RamDisk::zeroed(16 << 11)).expect("attached");
+    let cache = Cache::new(disk);
+    // Other address space than the limit's is there; with all of it in use but what is freed, runs are rare.
+    for index in 0..1000 {
+        cache.write(index).expect("memory");
+    }
+    let hopeless = uvm::stats().hopeless;
+    let big = rumpkern::uvm::Cluster::alloc(Alloc::Wait).expect("a cluster");
+    let threads: Vec<_> = (1000..1004)
+        .map(|first| {
+            let cache = cache.clone();
+            let write = move || {
+                for round in 0..100 {
+                    cache.write(first + round * 4).expect("memory comes");
+                }
+            };
+            rumpkern::spawn("writer", write).expect("a thread")
+        })
+        .collect();
+    for pages in [2, 7, 16, 40, 100] {
+        let layout = std::alloc::Layout::from_size_align(pages * PAGE_SIZE, 16).expect("a layout");
+        let run = rumpkern::kmem::Run::alloc(layout, Alloc::Wait).expect("the daemon makes room");
+        drop(run);
+    }
+    for thread in threads {
+        thread.join();
+    }
+    assert_eq!(uvm::stats().hopeless, hopeless);
+    drop(big);
+    while uvm::stats().outstanding > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
