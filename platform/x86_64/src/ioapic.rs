@@ -1,9 +1,11 @@
-//! The I/O APIC: interrupt lines to vectors (Intel 82093AA data sheet). Used for the serial port; PCI devices send messages.
+//! The I/O APIC: interrupt lines to vectors (Intel 82093AA data sheet). Used for the serial port and for devices that
+//! are on no bus; PCI devices send messages.
 
 use crate::acpi::{IoApic, Override};
 use crate::interrupt::Vector;
 use crate::paging::{self, MapError};
 use core::ptr::NonNull;
+use spin::Once;
 use volatile::VolatilePtr;
 
 const SELECT: usize = 0x00;
@@ -32,6 +34,28 @@ fn write(base: NonNull<u8>, index: u32, value: u32) {
     register(base, WINDOW).write(value);
 }
 
+/// The machine's first I/O APIC, for [`route_line`].
+static FIRST: Once<IoApic> = Once::new();
+
+/// Makes `io_apic` the one whose lines [`route_line`] leads. Once.
+pub(crate) fn set_first(io_apic: IoApic) {
+    FIRST.call_once(|| io_apic);
+}
+
+/// Leads line `line` of the first I/O APIC, edge-triggered and active high as a paravirtual device's is, to `vector` on this
+/// processor. Answers whether there is such a line.
+pub fn route_line(line: u32, vector: Vector) -> bool {
+    let plain = Override {
+        irq: 0,
+        line,
+        active_low: false,
+        level: false,
+    };
+    FIRST
+        .get()
+        .is_some_and(|&io_apic| program(io_apic, plain, vector) == Ok(true))
+}
+
 /// Leads line `irq` of the ISA bus to `vector` on this processor. Answers whether the line has an entry.
 ///
 /// # Errors
@@ -54,6 +78,11 @@ pub(crate) fn route_isa(
         .find(|known| known.irq == irq)
         .copied()
         .unwrap_or(plain);
+    program(io_apic, line, vector)
+}
+
+/// Sets the entry of a line. Answers whether it has one.
+fn program(io_apic: IoApic, line: Override, vector: Vector) -> Result<bool, MapError> {
     let Some(number) = line.line.checked_sub(io_apic.first_line) else {
         return Ok(false);
     };

@@ -10,7 +10,7 @@
 //! | `gdt`, `idt`, [`report`], [`symbols`] | stacks for exceptions and interrupts; the report of a fatal exception |
 //! | [`paging`] | the address space: physical addresses, least rights, guard pages |
 //! | [`acpi`] | facts from the firmware's tables |
-//! | `apic`, `ioapic`, [`interrupt`] | interrupts of devices |
+//! | `apic`, [`ioapic`], [`interrupt`] | interrupts of devices |
 //! | [`clock`], `calibrate`, [`rtc`] | time-stamp counter and timer, their rates, the battery-backed clock |
 //! | [`pci`] | functions, BARs, MSI-X |
 //! | [`context`] | switching stacks |
@@ -47,7 +47,7 @@ mod gdt;
 mod idt;
 pub mod image;
 pub mod interrupt;
-mod ioapic;
+pub mod ioapic;
 #[cfg(not(test))]
 pub mod machine;
 #[cfg(not(test))]

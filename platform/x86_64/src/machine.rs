@@ -53,6 +53,7 @@ pub unsafe fn init(
     }
     apic::init()?;
     clock::init(&facts, timer);
+    ioapic::set_first(facts.io_apic.unwrap_or(USUAL_IO_APIC));
     connect_uart(&facts);
     pci::init(&facts);
     Ok(facts)
