@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rump_tests::frame::{FrameSocket, GUEST_MAC, ethernet};
@@ -10,7 +11,7 @@ use rump_tests::guest::{Boot, SOON};
 use rump_tests::image::{Profile, image, image_with};
 use rump_tests::namespace::Namespace;
 use rump_tests::random::Random;
-use rump_tests::scratch;
+use rump_tests::{scratch, setup};
 
 const DISK_BYTES: u64 = 16 << 20;
 /// Where the image writes its pattern, and how much.
@@ -233,4 +234,50 @@ fn a_long_tcp_segment_is_cut_by_the_card() {
             .zip(0u32..)
             .all(|(&byte, index)| byte == index as u8)
     );
+}
+
+#[test]
+fn a_microvm_has_its_devices_where_the_command_line_says() {
+    setup::need(&[]);
+    let disk = format!(
+        "if=none,format=raw,id=own,file={}",
+        disk("microvm").display()
+    );
+    let done = Command::new("timeout")
+        .args(["60", "qemu-system-x86_64", "-machine", "microvm,acpi=off"])
+        .args([
+            "-cpu",
+            "max",
+            "-m",
+            "16",
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+        ])
+        .args([
+            "-serial",
+            "stdio",
+            "-device",
+            "isa-debug-exit,iobase=0xf4,iosize=4",
+        ])
+        .args(["-global", "virtio-mmio.force-legacy=false", "-drive", &disk])
+        .args([
+            "-device",
+            "virtio-blk-device,drive=own",
+            "-append",
+            "disk refuse",
+            "-kernel",
+        ])
+        .arg(image("devices"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("timeout runs");
+    let console = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{console}");
+    assert!(
+        console.contains("virtio0 at mainbus0 addr 0xfeb"),
+        "{console}"
+    );
+    assert!(console.contains("written and read back"), "{console}");
 }

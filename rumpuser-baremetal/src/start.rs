@@ -77,7 +77,7 @@ fn start(boot_info: &'static BootInfo, command_line: &'static [u8]) -> Result<()
     params::PARAMS.init(command_line);
     threads::init().map_err(|_| "no memory for threads")?;
     announce(&pieces);
-    virtio::init();
+    virtio::init(command_line);
     machine::enable_interrupts();
     rumpuser::install(&host::HOST).map_err(|_| "there is a host already")
 }

@@ -1,4 +1,4 @@
-//! virtio devices: finding them on PCI, bringing them up, leading their interrupts to whoever listens.
+//! virtio devices: finding them, on PCI or by themselves, bringing them up, leading their interrupts to whoever listens.
 //!
 //! `platform_virtio` knows neither PCI buses nor heaps nor vectors: here is what it is given of each. Every
 //! device becomes a block device ([`crate::bio`]), a packet device ([`crate::net`]) or a source of randomness
@@ -11,18 +11,20 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use platform_virtio::transport::pci::device_type;
 use platform_virtio::{
-    AttachError, DeviceType, Dma, Extent, Fault, Mmio, PAGE_SIZE, PciFunction, PciTransport,
-    RequestError, Segment,
+    AttachError, DeviceType, Dma, Extent, Fault, Mmio, MmioTransport, PAGE_SIZE, PciFunction,
+    PciTransport, RequestError, Segment,
 };
 use platform_x86_64::interrupt::{self, Handler};
 use platform_x86_64::pci::{self, Function, MsixError};
 use rumpuser::{Errno, IoVec, ThreadId};
 
+pub(crate) mod mmio;
+mod transport;
+
+pub(crate) use transport::Transport;
+
 /// The bus driver's function, as the virtio transport sees it.
 pub(crate) struct Pci(Function);
-
-/// The transport of every virtio device here.
-pub(crate) type Transport = PciTransport<Pci>;
 
 impl PciFunction for Pci {
     type Bar = Mmio;
@@ -175,17 +177,28 @@ impl From<MsixError> for Failure {
     }
 }
 
-/// A device found on the bus.
+/// A device that was found.
 pub(crate) struct Found {
     /// Its name, `virtio0` and so on.
     pub(crate) name: &'static str,
-    function: Function,
+    place: Place,
+}
+
+/// Where a device is.
+enum Place {
+    Pci(Function),
+    Window(mmio::Window),
 }
 
 impl Found {
-    /// Turns MSI-X on: entry n calls `handlers[n]` with `argument`.
+    /// Leads the device's interrupts to `handlers`, of which entry n is its vector n; the first is for changes of the
+    /// configuration, the last for queues. They are called with `argument`.
     pub(crate) fn wire(&self, handlers: &[Handler], argument: usize) -> Result<(), Failure> {
-        let mut table = self.function.enable_msix()?;
+        let function = match &self.place {
+            Place::Pci(function) => function,
+            Place::Window(window) => return window.wire(handlers, argument),
+        };
+        let mut table = function.enable_msix()?;
         for (&handler, entry) in handlers.iter().zip(0..) {
             let vector = interrupt::allocate(handler, argument)
                 .ok_or(Failure::Exhausted("interrupt vector"))?;
@@ -196,13 +209,30 @@ impl Found {
 
     /// Its registers.
     pub(crate) fn transport(&self) -> Result<Transport, Failure> {
-        Ok(PciTransport::new(Pci(self.function))?)
+        Ok(match &self.place {
+            Place::Pci(function) => Transport::Pci(PciTransport::new(Pci(*function))?),
+            Place::Window(window) => Transport::Window(MmioTransport::new(window.registers)?),
+        })
     }
 
     /// A station address for a card that has none: locally administered, and no other card's on this machine.
     pub(crate) fn local_address(&self) -> [u8; 6] {
-        let at = self.function.address();
-        [0x02, 0, 0, at.bus, at.device, at.function]
+        match &self.place {
+            Place::Pci(function) => {
+                let at = function.address();
+                [0x02, 0, 0, at.bus, at.device, at.function]
+            }
+            Place::Window(window) => [0x02, 0, 1, 0, 0, window.line],
+        }
+    }
+
+    fn attach(&self, kind: DeviceType) -> Result<(), Failure> {
+        match kind {
+            DeviceType::BLOCK => bio::attach(self),
+            DeviceType::NETWORK => net::attach(self),
+            DeviceType::ENTROPY => entropy::attach(self),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -211,28 +241,31 @@ const NAMES: [&str; 16] = [
     "virtio8", "virtio9", "virtio10", "virtio11", "virtio12", "virtio13", "virtio14", "virtio15",
 ];
 
-/// Finds the virtio devices of the machine and brings up those that this host has a use for.
-pub(crate) fn init() {
-    let functions = pci::functions().filter_map(|function| {
-        let kind = device_type(&Pci(function))?;
-        Some((function, kind))
-    });
+/// Finds the virtio devices of the machine, on PCI and where the command line says, and brings up those that this host has a
+/// use for.
+pub(crate) fn init(command_line: &[u8]) {
     let mut names = NAMES.iter();
-    for (function, kind) in functions {
+    let mut attach = |at: &dyn fmt::Display, kind: DeviceType, place: Place| {
         let Some(&name) = names.next() else {
-            aprint!("virtio: more than {} devices", NAMES.len());
+            aprint!(
+                "{kind} at {at}: no more than {} virtio devices",
+                NAMES.len()
+            );
             return;
         };
-        aprint!("{name} at {}: {kind}", function.address());
-        let found = Found { name, function };
-        let result = match kind {
-            DeviceType::BLOCK => bio::attach(&found),
-            DeviceType::NETWORK => net::attach(&found),
-            DeviceType::ENTROPY => entropy::attach(&found),
-            _ => continue,
-        };
-        if let Err(failure) = result {
+        aprint!("{name} at {at}: {kind}");
+        if let Err(failure) = (Found { name, place }).attach(kind) {
             aprint!("{name}: {failure}");
+        }
+    };
+    for function in pci::functions() {
+        if let Some(kind) = device_type(&Pci(function)) {
+            attach(&function.address(), kind, Place::Pci(function));
+        }
+    }
+    for window in mmio::windows(command_line) {
+        if let Some(kind) = window.device_type() {
+            attach(&window.address(), kind, Place::Window(window));
         }
     }
 }

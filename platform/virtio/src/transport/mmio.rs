@@ -45,6 +45,60 @@ const VERSION_MODERN: u32 = 2;
 const INTERRUPT_QUEUE: u32 = 1;
 const INTERRUPT_CONFIGURATION: u32 = 2;
 
+/// Where a machine without a bus says that a device is: a word of the kernel's command line,
+/// `virtio_mmio.device=SIZE@ADDRESS:LINE`, as QEMU's microvm and Firecracker write it for Linux (its
+/// `kernel-parameters.txt`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Length of the window in bytes.
+    pub bytes: u64,
+    /// Its physical address, a multiple of 4.
+    pub start: u64,
+    /// The interrupt line.
+    pub line: u8,
+}
+
+/// A longer window is none.
+const MAX_BYTES: u64 = 1 << 20;
+const ANNOUNCEMENT: &[u8] = b"virtio_mmio.device=";
+
+impl Announced {
+    /// Whether a word is meant to announce a device, well or ill.
+    pub fn is(word: &[u8]) -> bool {
+        word.starts_with(ANNOUNCEMENT)
+    }
+
+    /// What a word announces; `None` if it is no such word or makes no sense.
+    pub fn parse(word: &[u8]) -> Option<Announced> {
+        let place = core::str::from_utf8(word.strip_prefix(ANNOUNCEMENT)?).ok()?;
+        let (size, rest) = place.split_once('@')?;
+        // A third number is for Linux's own use.
+        let mut numbers = rest.split(':').map(number);
+        let (start, line) = (numbers.next()??, numbers.next()??);
+        let shift = match size.as_bytes().last()? {
+            b'k' | b'K' => 10,
+            b'm' | b'M' => 20,
+            _ => 0,
+        };
+        let digits = match shift {
+            0 => size,
+            _ => &size[..size.len() - 1],
+        };
+        let bytes = number(digits)?.checked_mul(1 << shift)?;
+        let right = (WINDOW_BYTES as u64..=MAX_BYTES).contains(&bytes) && start.is_multiple_of(4);
+        let line = u8::try_from(line).ok()?;
+        right.then_some(Announced { bytes, start, line })
+    }
+}
+
+/// A number, decimal or with `0x` in front.
+fn number(digits: &str) -> Option<u64> {
+    match digits.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => digits.parse().ok(),
+    }
+}
+
 /// What a device interrupted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {

@@ -199,3 +199,36 @@ fn noisy_registers_never_hang_or_panic() {
         assert_eq!(dma.live(), 0);
     }
 }
+
+#[test]
+fn announcements_are_read_as_qemu_and_firecracker_write_them() {
+    let parse = |place: &str| {
+        let announced = Announced::parse(format!("virtio_mmio.device={place}").as_bytes())?;
+        Some((announced.bytes, announced.start, announced.line))
+    };
+    assert_eq!(parse("512@0xfeb02a00:12"), Some((512, 0xfeb0_2a00, 12)));
+    assert_eq!(parse("4K@0xd0000000:5"), Some((4096, 0xd000_0000, 5)));
+    assert_eq!(
+        parse("1M@3489660928:0x10:3"),
+        Some((1 << 20, 0xd000_0000, 16))
+    );
+    for place in [
+        "",
+        "512",
+        "512@",
+        "512@1000",
+        "@0x1000:5",
+        "K@0x1000:5",
+        "512@0x1001:5",
+        "255@0x1000:5",
+        "2M@0x1000:5",
+        "512@0x1000:256",
+        "512@0x1000:",
+        "99999999999999999K@0:1",
+        "5\u{e9}@0:1",
+    ] {
+        assert_eq!(parse(place), None, "{place}");
+    }
+    assert_eq!(Announced::parse(b"virtio_mmio.device=\xff@0:1"), None);
+    assert!(!Announced::is(b"memlimit=8m"));
+}
