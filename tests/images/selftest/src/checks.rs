@@ -266,7 +266,7 @@ fn memory() {
             start + bytes <= image.0 as usize || start >= image.1 as usize,
             "a region over the image"
         );
-        for offset in [0, bytes / 2 & !7, bytes - 8] {
+        for offset in [0, (bytes / 2) & !7, bytes - 8] {
             let word = region.base.as_ptr().wrapping_add(offset).cast::<u64>();
             // SAFETY: the kernel's memory, and there is no kernel.
             unsafe { word.write_volatile(0x0123_4567_89ab_cdef) };
