@@ -8,6 +8,7 @@ use crate::http::target::Encoded;
 use alloc::string::String;
 use core::fmt::{self, Write as _};
 
+/// The signs in front of names are drawn here: no font need have them.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--fg:#1b1f24;--mute:#667080;--bg:#fbfcfd;--row:#eef2f6;--line:#dde3ea;--link:#0b5fc0}\
 @media(prefers-color-scheme:dark){:root{--fg:#e4e8ee;--mute:#8b96a5;--bg:#14171b;--row:#1d2228;--line:#2a3038;--link:#7db7ff}}\
@@ -17,9 +18,14 @@ a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}h1 a{
 table{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th{text-align:left;font-weight:500;font-size:.85rem;color:var(--mute);border-bottom:1px solid var(--line)}\
 th,td{padding:.38rem .6rem}tbody tr:hover{background:var(--row)}td:first-child{overflow-wrap:anywhere}\
-.s,.t{white-space:nowrap;color:var(--mute)}.s{text-align:right}.d::before{content:\"\\1F4C1\\A0\"}.f::before{content:\"\\1F4C4\\A0\"}\
-.l::before{content:\"\\1F517\\A0\"}.u::before{content:\"\\21A9\\A0\"}footer{margin-top:1.5rem;color:var(--mute);font-size:.85rem}\
-@media(max-width:34rem){.t{display:none}}";
+.s,.t{white-space:nowrap;color:var(--mute);width:1%}.s{text-align:right}\
+td:first-child::before{content:\"\";display:inline-block;width:1em;height:1em;margin-right:.6em;vertical-align:-.13em;\
+background:var(--mute);-webkit-mask:var(--i) center/contain no-repeat;mask:var(--i) center/contain no-repeat}\
+.d{--i:url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M1 3h5l2 2h7v8H1z'/%3E%3C/svg%3E\")}\
+.f{--i:url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M3 1h6l4 4v10H3zM9 1v4h4'/%3E%3C/svg%3E\")}\
+.l{--i:url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M6 2h8v8l-3-3-5 5-2-2 5-5z'/%3E%3C/svg%3E\")}\
+.u{--i:url(\"data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath d='M8 2l6 6h-4v6H6V8H2z'/%3E%3C/svg%3E\")}\
+footer{margin-top:1.5rem;color:var(--mute);font-size:.85rem}@media(max-width:34rem){.t{display:none}}";
 
 /// What ends the page.
 pub const FOOT: &str = "</tbody></table>\n<footer>Served by a rump kernel</footer></main>\n";
