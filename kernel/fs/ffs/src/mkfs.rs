@@ -155,6 +155,9 @@ impl Plan {
         if self.options.format == Format::Ufs1 && self.size > i32::MAX as u64 {
             return Err(Errno::ENOSPC);
         }
+        if self.size == 0 {
+            return Err(Errno::ENOSPC);
+        }
         let step = self.frag.max(8);
         // Each byte of the block is at most eight fragments.
         let most = u64::from(self.bsize) * 8;
@@ -277,3 +280,6 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,3 +280,65 @@ fn faults_are_logged_with_the_volume_and_the_place() {
     let right = "ERROR: ffs: test0: inode 5: block 2 is at fragment 5, which is no data";
     assert_eq!(logged(), [right]);
 }
+
+/// Makes a UFS1 volume one of 4.2BSD: old superblock, inodes, tables and directories.
+fn make_old(image: &mut Image) {
+    let at = image.sb.location;
+    let root = image.sb.dblkno + image.sb.cssize / image.sb.fsize;
+    image.put(at + offset_of!(Raw, old_flags) as u64, 1, 0);
+    image.put(at + offset_of!(Raw, old_inodefmt) as u64, 4, u64::MAX);
+    image.put(at + offset_of!(Raw, old_postblformat) as u64, 4, u64::MAX);
+    image.put(at + offset_of!(Raw, maxsymlinklen) as u64, 4, 0);
+    image.put(
+        at + offset_of!(Raw, cgsize) as u64,
+        4,
+        u64::from(image.sb.bsize),
+    );
+    // What a kernel of 2003 would have put into the new fields.
+    for byte in at + 860..at + 1312 {
+        image.put(byte, 1, 0xaa);
+    }
+    for cg in 0..image.sb.ncg {
+        let group = image.sb.byte_of(image.sb.cgtod(cg));
+        image.put(group + 4, 4, 0);
+        image.put(group + 980, 4, u64::from(crate::raw::CG_MAGIC));
+    }
+    image.sb.maxsymlinklen = 0;
+    assert_eq!(image.pointer_at(image.pointer_byte(2, 0)), u64::from(root));
+}
+
+#[test]
+fn a_volume_of_42bsd_is_mounted_and_read() {
+    for order in [Order::Little, Order::Big] {
+        let mut image = Image::new(options(UFS1, order, 8192, 1024));
+        make_old(&mut image);
+        image.put_directory(
+            2,
+            &[
+                (b".", 2, 0),
+                (b"..", 2, 0),
+                (b"old file", 4, 0),
+                (b"link", 5, 0),
+            ],
+        );
+        image.put_file(4, IFREG, b"forty years old");
+        let inode = image.inode_byte(4);
+        image.put(inode + 4, 2, 10);
+        image.put_file(5, IFLNK, b"old file");
+        let sectors = image.inode_byte(5) + 104;
+        image.put(sectors, 4, 2);
+
+        let fs = mounted(&image);
+        let root = fs.clone().loadvnode(2).expect("the root");
+        assert_eq!(root.ops.lookup(b"old file"), Ok(4));
+        let old = fs.clone().loadvnode(4).expect("loaded");
+        assert_eq!(old.ops.getattr().expect("in memory").uid, 10);
+        let run = old.ops.bmap(0, 512).expect("mapped");
+        let start = run.sector.expect("no hole") as usize * 512;
+        assert_eq!(&image.bytes[start..start + 15], b"forty years old");
+        let link = fs.loadvnode(5).expect("loaded");
+        let mut text = [0; 20];
+        assert_eq!(link.ops.readlink(&mut text), Ok(8));
+        assert_eq!(&text[..8], b"old file");
+    }
+}
