@@ -22,6 +22,17 @@ pub fn is_test_module(file: &SourceFile, all: &[SourceFile]) -> bool {
         format!("{folder}/mod.rs"),
         format!("{folder}/lib.rs"),
     ];
+    // A path is relative to the folder of the file that gives it.
+    let by_path = format!("#[cfg(test)]\n#[path = \"{}\"]", file.name());
+    let beside =
+        |other: &&SourceFile| other.path.rsplit_once('/').map(|(other, _)| other) == Some(folder);
+    if all
+        .iter()
+        .filter(beside)
+        .any(|other| other.text.contains(&by_path))
+    {
+        return true;
+    }
     let named = format!("#[cfg(test)]\nmod {name};");
     all.iter()
         .filter(|parent| parent.path != file.path && parents.contains(&parent.path))
@@ -117,12 +128,17 @@ mod tests {
             file("a/src/c/mod.rs", ""),
             file("a/src/d.rs", "mod e;"),
             file("a/src/d/e.rs", ""),
+            file(
+                "a/src/f.rs",
+                "#[cfg(test)]\n#[path = \"f_tests.rs\"]\nmod tests;",
+            ),
+            file("a/src/f_tests.rs", ""),
         ];
         let found: Vec<&str> = all
             .iter()
             .filter(|file| is_test_module(file, &all))
             .map(|file| &file.path[6..])
             .collect();
-        assert_eq!(found, ["b/tests.rs", "d.rs", "d/e.rs"]);
+        assert_eq!(found, ["b/tests.rs", "d.rs", "d/e.rs", "f_tests.rs"]);
     }
 }
