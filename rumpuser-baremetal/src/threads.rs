@@ -17,112 +17,16 @@ use core::num::NonZeroU64;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use platform_x86_64::context::{Context, switch};
-use platform_x86_64::{clock, machine, paging, without_interrupts};
+use platform_x86_64::{clock, machine, without_interrupts};
 use rumpuser::{Errno, Instant, PAGE_SIZE, ThreadId, ThreadMain, ThreadSpec, Unparked};
 use spin::Mutex;
 
-/// Bytes of stack of a thread that asks for no particular size.
-pub const USUAL_STACK_BYTES: usize = if cfg!(debug_assertions) {
-    64 * 1024
-} else {
-    16 * 1024
-};
-const MAX_STACK_BYTES: usize = 1 << 20;
-const NAME_BYTES: usize = 16;
-/// Slots at first; doubled when they are all in use.
-const FIRST_SLOTS: usize = 16;
-const MAX_SLOTS: usize = 4096;
-/// No deadline.
-const NEVER: u64 = u64::MAX;
-/// Ends the run queue.
-const NOBODY: usize = usize::MAX;
+mod stack;
+mod table;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nobody's: the slot is free.
-    Free,
-    /// Runs, or stands in the run queue.
-    Runnable,
-    /// Waits for its token or its deadline.
-    Parked,
-}
-
-/// A stack, with its guard page at `base`.
-#[derive(Clone, Copy, Debug)]
-struct Stack {
-    base: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: an address; what is there is the thread's that runs on it.
-unsafe impl Send for Stack {}
-
-struct Slot {
-    state: State,
-    token: bool,
-    /// The park ended by its deadline.
-    timed_out: bool,
-    /// The thread's number, never used again; 0 in a free slot.
-    id: u64,
-    /// When a parked thread is woken, in nanoseconds since entry; [`NEVER`] for no time.
-    deadline: u64,
-    /// The one behind it in the run queue.
-    next: usize,
-    /// The kernel's word, while the thread does not run.
-    local: usize,
-    context: Context,
-    stack: Option<Stack>,
-    main: Option<ThreadMain>,
-    name: [u8; NAME_BYTES],
-}
-
-impl Slot {
-    fn free() -> Slot {
-        Slot {
-            state: State::Free,
-            token: false,
-            timed_out: false,
-            id: 0,
-            deadline: NEVER,
-            next: NOBODY,
-            local: 0,
-            context: Context::running(),
-            stack: None,
-            main: None,
-            name: [0; NAME_BYTES],
-        }
-    }
-
-    fn name(&self) -> &str {
-        text_of(&self.name)
-    }
-}
-
-/// A name up to its first zero.
-fn text_of(name: &[u8; NAME_BYTES]) -> &str {
-    let len = name
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(NAME_BYTES);
-    core::str::from_utf8(&name[..len]).unwrap_or("?")
-}
-
-struct Table {
-    slots: &'static mut [Slot],
-    /// Index of the running thread's slot.
-    current: usize,
-    /// First and last of the run queue.
-    first: usize,
-    last: usize,
-    /// No deadline is sooner. It may be too early, after an unpark; never too late.
-    nearest: u64,
-    /// When the timer will fire; [`NEVER`] if it is not armed.
-    armed: u64,
-    /// Threads started so far.
-    started: u64,
-    /// The stack of a thread that ended, until the next one frees it.
-    dead: Option<Stack>,
-}
+use stack::Stack;
+pub use stack::USUAL_STACK_BYTES;
+use table::{FIRST_SLOTS, MAX_SLOTS, NEVER, NOBODY, Slot, State, Step, Switch, Table, text_of};
 
 static TABLE: Mutex<Table> = Mutex::new(Table {
     slots: &mut [],
@@ -141,161 +45,6 @@ static CURRENT_LOCAL: AtomicUsize = AtomicUsize::new(0);
 
 fn with<T>(body: impl FnOnce(&mut Table) -> T) -> T {
     without_interrupts(|| body(&mut TABLE.lock()))
-}
-
-/// The two contexts of a switch.
-#[derive(Clone, Copy)]
-struct Switch {
-    save: *mut Context,
-    load: *const Context,
-}
-
-/// What a thread that waits does next.
-enum Step {
-    Done(Unparked),
-    Switch(Switch),
-    /// Nobody can run: wait for an interrupt, after arming the timer if told.
-    Idle(Option<u64>),
-}
-
-impl Table {
-    fn slot_of(&mut self, thread: ThreadId) -> Option<usize> {
-        // A number is its slot's index, plus a count of threads in the upper bits.
-        let index = thread.get() as usize % MAX_SLOTS;
-        self.slots
-            .get(index)
-            .filter(|slot| slot.id == thread.get())
-            .map(|_| index)
-    }
-
-    fn push(&mut self, index: usize) {
-        self.slots[index].next = NOBODY;
-        match self.last {
-            NOBODY => self.first = index,
-            last => self.slots[last].next = index,
-        }
-        self.last = index;
-    }
-
-    fn pop(&mut self) -> Option<usize> {
-        let index = self.first;
-        if index == NOBODY {
-            return None;
-        }
-        self.first = self.slots[index].next;
-        if self.first == NOBODY {
-            self.last = NOBODY;
-        }
-        Some(index)
-    }
-
-    fn wake(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        if slot.state == State::Parked {
-            slot.state = State::Runnable;
-            slot.deadline = NEVER;
-            self.push(index);
-        }
-    }
-
-    /// Wakes those whose deadline is past, in the order of the deadlines.
-    fn expire(&mut self, now: u64) {
-        while now >= self.nearest {
-            // The bound may have been too early: then nobody is woken, and it is right afterwards.
-            let deadlines = self.slots.iter().map(|slot| slot.deadline).zip(0..);
-            let (deadline, index) = deadlines.min().unwrap_or((NEVER, 0));
-            if deadline == NEVER || deadline > now {
-                self.nearest = deadline;
-                return;
-            }
-            self.slots[index].timed_out = true;
-            self.wake(index);
-        }
-    }
-
-    /// Makes `index` the running thread, if it is not.
-    fn switch_to(&mut self, index: usize) -> Option<Switch> {
-        let from = self.current;
-        if from == index {
-            return None;
-        }
-        self.current = index;
-        self.slots[from].local = CURRENT_LOCAL.load(Ordering::Relaxed);
-        CURRENT_LOCAL.store(self.slots[index].local, Ordering::Relaxed);
-        CURRENT_ID.store(self.slots[index].id, Ordering::Relaxed);
-        Some(Switch {
-            save: &raw mut self.slots[from].context,
-            load: &raw const self.slots[index].context,
-        })
-    }
-
-    /// The running thread waits: it has just begun to (`deadline` is told), or goes on after a switch or an interrupt.
-    fn park_step(&mut self, deadline: Option<u64>) -> Step {
-        let me = self.current;
-        if let Some(deadline) = deadline {
-            let slot = &mut self.slots[me];
-            if slot.token {
-                slot.token = false;
-                return Step::Done(Unparked::Token);
-            }
-            slot.state = State::Parked;
-            slot.timed_out = false;
-            slot.deadline = deadline;
-            self.nearest = self.nearest.min(deadline);
-        }
-        self.run_next(me)
-    }
-
-    fn run_next(&mut self, me: usize) -> Step {
-        if self.nearest != NEVER {
-            self.expire(clock::now_nanos());
-        }
-        match self.pop() {
-            Some(next) if next == me => Step::Done(self.woken(me)),
-            Some(next) => match self.switch_to(next) {
-                Some(switch) => Step::Switch(switch),
-                None => Step::Done(self.woken(me)),
-            },
-            None => Step::Idle(self.timer_wanted()),
-        }
-    }
-
-    /// Why the running thread's wait ended.
-    fn woken(&mut self, me: usize) -> Unparked {
-        let slot = &mut self.slots[me];
-        if slot.timed_out && !slot.token {
-            return Unparked::TimedOut;
-        }
-        slot.token = false;
-        Unparked::Token
-    }
-
-    /// When the timer must be armed for, if it is not armed for that time or sooner.
-    fn timer_wanted(&mut self) -> Option<u64> {
-        if self.nearest >= self.armed {
-            return None;
-        }
-        self.armed = self.nearest;
-        Some(self.nearest)
-    }
-
-    /// A free slot, of which there is one after [`grow`].
-    fn take_slot(&mut self) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.state == State::Free)
-    }
-
-    /// Fills a free slot. The new thread is not yet in the run queue.
-    fn fill_slot(&mut self, index: usize, name: &str) -> u64 {
-        self.started += 1;
-        let slot = &mut self.slots[index];
-        *slot = Slot::free();
-        slot.state = State::Runnable;
-        slot.id = self.started * MAX_SLOTS as u64 + index as u64;
-        for (to, from) in slot.name.iter_mut().zip(name.bytes()) {
-            *to = from;
-        }
-        slot.id
-    }
 }
 
 /// Makes sure that there is a free slot.
@@ -338,9 +87,6 @@ pub(crate) fn timer_fired(_: usize) {
     with(|table| table.armed = NEVER);
 }
 
-/// What fills a stack that was never used, in debug builds: how deep it was used can be seen by what is left of it.
-const UNUSED: u8 = 0xa5;
-
 /// Tells, of each thread with a stack of its own, its name, how many bytes of its stack it has used at most, and how many
 /// it has. Only debug builds know how many were used; others say 0.
 pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
@@ -350,63 +96,13 @@ pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
     {
         index += 1;
         let (name, Some(stack)) = slot else { continue };
-        let bytes = stack.layout.size() - PAGE_SIZE;
+        let bytes = stack.bytes();
         let unused = match cfg!(debug_assertions) {
-            true => unused_bytes(stack, bytes),
+            true => stack.unused_bytes(),
             false => bytes,
         };
         tell(text_of(&name), bytes - unused, bytes);
     }
-}
-
-/// How many bytes at the bottom of a stack still are as they were at first.
-fn unused_bytes(stack: Stack, bytes: usize) -> usize {
-    let bottom = stack.base.as_ptr().wrapping_add(PAGE_SIZE);
-    let untouched = |&offset: &usize| {
-        // SAFETY: inside the stack, above its guard page. Its thread does not run meanwhile, and nobody frees it: threads are
-        // cooperative, and this one has not ended.
-        unsafe { bottom.wrapping_add(offset).read_volatile() == UNUSED }
-    };
-    (0..bytes).take_while(untouched).count()
-}
-
-fn new_stack(wanted: usize) -> Result<Stack, Errno> {
-    let bytes = if wanted == 0 {
-        USUAL_STACK_BYTES
-    } else {
-        wanted
-    };
-    if bytes > MAX_STACK_BYTES {
-        return Err(Errno::EAGAIN);
-    }
-    let bytes = bytes.next_multiple_of(PAGE_SIZE) + PAGE_SIZE;
-    let layout = Layout::from_size_align(bytes, PAGE_SIZE).map_err(|_| Errno::EAGAIN)?;
-    let stack = Stack {
-        base: heap::allocate(layout).map_err(|_| Errno::EAGAIN)?,
-        layout,
-    };
-    // SAFETY: the stack's lowest page, which nobody uses.
-    if unsafe { paging::guard(stack.base.as_ptr().addr() as u64) }.is_err() {
-        free_stack(stack);
-        return Err(Errno::EAGAIN);
-    }
-    if cfg!(debug_assertions) {
-        // SAFETY: the rest of the memory allocated above.
-        let bottom = unsafe { stack.base.byte_add(PAGE_SIZE) };
-        // SAFETY: as above.
-        unsafe { bottom.write_bytes(UNUSED, bytes - PAGE_SIZE) };
-    }
-    Ok(stack)
-}
-
-fn free_stack(stack: Stack) {
-    // SAFETY: RAM of ours, taken out when the stack was made.
-    if unsafe { paging::restore(stack.base.as_ptr().addr() as u64) }.is_err() {
-        // Cannot be: what mapped the page before can do so again. Without it, the memory must not be used.
-        return;
-    }
-    // SAFETY: it came from `new_stack`, and nobody runs on it any more.
-    unsafe { heap::free(stack.base, stack.layout) };
 }
 
 /// Goes over to another thread. Returns when this one is switched to again. Interrupts are off.
@@ -421,7 +117,7 @@ fn go(Switch { save, load }: Switch) {
 fn switched() {
     let dead = TABLE.lock().dead.take();
     if let Some(stack) = dead {
-        free_stack(stack);
+        stack.free();
     }
 }
 
@@ -488,9 +184,9 @@ pub(crate) static THREADS: Threads = Threads;
 
 impl rumpuser::Threads for Threads {
     fn spawn(&self, spec: ThreadSpec<'_>, main: ThreadMain) -> Result<ThreadId, Errno> {
-        let stack = new_stack(spec.stack_bytes)?;
+        let stack = Stack::new(spec.stack_bytes)?;
         if let Err(error) = grow() {
-            free_stack(stack);
+            stack.free();
             return Err(error);
         }
         // SAFETY: one past the stack's last byte, in the same allocation.
