@@ -27,15 +27,9 @@ pub(super) fn truncate(vnode: &VnodeRef, size: u64) -> Result<(), Errno> {
         ..SetAttr::default()
     };
     let old = vnode.size();
-    if size >= old {
-        vnode.truncate_pages(size)?;
-        return vnode
-            .ops()
-            .setattr(vnode, &change)
-            .inspect_err(|_| vnode.set_size(old));
-    }
     vnode.truncate_pages(size)?;
-    vnode.ops().setattr(vnode, &change)
+    let changed = vnode.ops().setattr(vnode, &change);
+    changed.inspect_err(|_| vnode.set_size(old))
 }
 
 /// Times to set: `None` leaves one as it is.

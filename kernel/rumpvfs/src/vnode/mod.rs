@@ -239,6 +239,10 @@ impl Drop for VnodeRef {
             if users == 1
                 && let Some(cache) = vnode.mount.vnodes()
             {
+                if forget {
+                    // Nobody will ever read it again.
+                    vnode.drop_pages(0);
+                }
                 cache.idle(vnode, forget);
             }
             return;

@@ -213,7 +213,8 @@ pub trait VnodeOps: Any + Send + Sync {
     }
 
     /// The last user is gone. A file without a name left is truncated and freed here; answers
-    /// whether the vnode should be forgotten at once instead of being cached.
+    /// whether the vnode should be forgotten at once instead of being cached; its pages are dropped then, and
+    /// not written.
     fn inactive(&self, vnode: &Arc<Vnode>) -> bool {
         let _ = vnode;
         false

@@ -12,7 +12,7 @@ use rumpuser::{Errno, WallTime};
 use rumpvfs::namei::Context;
 use rumpvfs::specfs::BlockIo;
 use rumpvfs::vfs::{MountRequest, Sizes, Vfs};
-use rumpvfs::vfsops::{FileSystem, Loaded, MountArgs, StatVfs, VfsOps};
+use rumpvfs::vfsops::{FileSystem, Loaded, MountArgs, MountOptions, StatVfs, VfsOps};
 use rumpvfs::vnode::*;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -226,6 +226,10 @@ impl FileSystem for TestFs {
         Ok(StatVfs::default())
     }
 
+    fn remount(&self, _: &MountOptions) -> Result<(), Errno> {
+        Ok(())
+    }
+
     fn unmount(&self) -> Result<(), Errno> {
         self.unmounts.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -341,6 +345,7 @@ impl VnodeOps for TestNode {
     fn create(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
         let mut volume = self.volume();
         let ino = volume.node(new.vtype, self.ino);
+        volume.nodes.get_mut(&ino).unwrap().mode = new.mode;
         volume.enter(self.ino, name, ino);
         Ok(ino)
     }
@@ -348,6 +353,7 @@ impl VnodeOps for TestNode {
     fn mkdir(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
         let mut volume = self.volume();
         let ino = volume.node(new.vtype, self.ino);
+        volume.nodes.get_mut(&ino).unwrap().mode = new.mode;
         volume.enter(self.ino, name, ino);
         Ok(ino)
     }
@@ -361,6 +367,75 @@ impl VnodeOps for TestNode {
             .entries
             .remove(name);
         volume.nodes.get_mut(&target.ino()).unwrap().nlink -= 1;
+        Ok(())
+    }
+
+    fn rmdir(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
+        let mut volume = self.volume();
+        if volume.nodes[&target.ino()].entries.len() > 2 {
+            return Err(Errno::ENOTEMPTY);
+        }
+        volume
+            .nodes
+            .get_mut(&self.ino)
+            .unwrap()
+            .entries
+            .remove(name);
+        volume.nodes.get_mut(&target.ino()).unwrap().nlink -= 1;
+        Ok(())
+    }
+
+    fn symlink(
+        &self,
+        _: &Arc<Vnode>,
+        name: &[u8],
+        new: &NewFile,
+        target: &[u8],
+    ) -> Result<InodeNumber, Errno> {
+        let mut volume = self.volume();
+        let ino = volume.node(new.vtype, self.ino);
+        volume.nodes.get_mut(&ino).unwrap().target = target.to_vec();
+        volume.enter(self.ino, name, ino);
+        Ok(ino)
+    }
+
+    fn link(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
+        let mut volume = self.volume();
+        volume.nodes.get_mut(&target.ino()).unwrap().nlink += 1;
+        volume.enter(self.ino, name, target.ino());
+        Ok(())
+    }
+
+    fn rename(&self, rename: &Rename<'_>) -> Result<(), Errno> {
+        let mut volume = self.volume();
+        if let Some(to) = rename.to {
+            if volume.nodes[&to.ino()].entries.len() > 2 {
+                return Err(Errno::ENOTEMPTY);
+            }
+            volume.nodes.get_mut(&to.ino()).unwrap().nlink -= 1;
+        }
+        let from_dir = volume.nodes.get_mut(&rename.from_dir.ino()).unwrap();
+        from_dir.entries.remove(rename.from_name);
+        let (dir, ino) = (rename.to_dir.ino(), rename.from.ino());
+        volume.enter(dir, rename.to_name, ino);
+        let moved = volume.nodes.get_mut(&ino).unwrap();
+        if moved.vtype == VnodeType::Dir {
+            moved.entries.insert(b"..".to_vec(), dir);
+        }
+        Ok(())
+    }
+
+    fn setattr(&self, vnode: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
+        let mut volume = self.volume();
+        let block = volume.block;
+        let node = volume.nodes.get_mut(&self.ino).unwrap();
+        if let Some(size) = attributes.size {
+            assert_eq!(size, vnode.size());
+            node.size = size;
+            node.blocks.truncate(size.div_ceil(block) as usize);
+        }
+        node.mode = attributes.mode.unwrap_or(node.mode);
+        node.uid = attributes.uid.unwrap_or(node.uid);
         Ok(())
     }
 
@@ -422,6 +497,16 @@ impl Rig {
         self.vfs.unmount(&mounts[0])
     }
 
+    /// Makes the context again, after an unmounting that failed.
+    pub fn restore(&self) {
+        let root = self.vfs.root().unwrap();
+        *self.context.lock().unwrap() = Some(Context {
+            root: root.clone(),
+            cwd: root,
+            cred: Arc::new(Cred::root()),
+        });
+    }
+
     /// Mounts it again.
     pub fn mount(&self) -> Result<(), Errno> {
         let cred = Arc::new(Cred::root());
@@ -432,12 +517,7 @@ impl Rig {
             options: "",
         };
         self.vfs.mount(&cred, &request)?;
-        let root = self.vfs.root()?;
-        *self.context.lock().unwrap() = Some(Context {
-            root: root.clone(),
-            cwd: root,
-            cred,
-        });
+        self.restore();
         Ok(())
     }
 

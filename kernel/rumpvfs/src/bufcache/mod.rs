@@ -1,0 +1,378 @@
+//! Buffer cache: the metadata of file systems, by device and sector.
+//!
+//! A buffer is at most a page: [`MAX_BUF`] bytes. A file system with larger blocks reads the piece of
+//! the block that it needs, the 4 KiB around an inode or a block pointer instead of 64 KiB, which costs less
+//! of a small memory, and less of the disk.
+//!
+//! - [`Buf`]: the contents as they were when read. It shares the cache's page; a later change does not show.
+//! - [`BufMut`]: the buffer to be changed, by one thread at a time; others wait. It ends with
+//!   [`bwrite`](BufMut::bwrite) (and waits for the disk), [`bawrite`](BufMut::bawrite) (starts), or
+//!   [`bdwrite`](BufMut::bdwrite) (later: at a flush, or when room is needed). Everything that is ever written
+//!   goes through one function, `start_write`.
+//!
+//! The number of buffers is fixed when the cache is made: about 5 % of the memory there is. When none can be
+//! had, because all are being read or written, a reader reads past the cache.
+//!
+//! A thread that has a [`BufMut`] must not ask for the same buffer again. One that takes several takes them in an
+//! order of the file system's.
+//!
+//! Locks: the table's lock is a leaf. Nothing waits under it, allocates, or calls a device: completions
+//! of writes and the page daemon take it.
+//!
+//! Source: bread(9), for the names and what they mean.
+
+mod buf;
+
+pub use buf::{Buf, BufMut, Devvp};
+
+use crate::hash::Seed;
+use crate::lru::LruMap;
+use crate::specfs::{self, BlockIo};
+use crate::vnode::Wait;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::locks::{Condvar, Mutex, MutexGuard};
+use rumpkern::uvm::Frame;
+use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpuser::{Errno, PAGE_SIZE};
+
+/// The largest buffer, in bytes: one page.
+pub const MAX_BUF: usize = PAGE_SIZE;
+
+/// Device and sector.
+type Key = (u64, u64);
+
+struct Entry {
+    bytes: usize,
+    /// `None`: the buffer is busy. It is being read, written, or changed.
+    frame: Option<Frame>,
+    /// The disk does not have these contents yet.
+    dirty: bool,
+    /// The device, as long as it has to be written.
+    device: Option<Arc<dyn BlockIo>>,
+}
+
+struct State {
+    table: LruMap<Key, Entry>,
+    dirty: usize,
+    writing: usize,
+}
+
+/// What the buffer cache did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufStats {
+    /// Buffers found.
+    pub hits: u64,
+    /// Buffers that had to be read.
+    pub misses: u64,
+    /// Buffers written.
+    pub writes: u64,
+    /// Buffers dropped to make room, or for the page daemon.
+    pub evictions: u64,
+    /// Buffers there are.
+    pub buffers: usize,
+    /// Buffers there can be.
+    pub capacity: usize,
+    /// Buffers whose contents the disk does not have yet.
+    pub dirty: usize,
+}
+
+/// The cache of a kernel.
+pub struct BufCache {
+    state: Mutex<State>,
+    /// A buffer is no longer busy.
+    settled: Condvar,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    writes: AtomicU64,
+    evictions: AtomicU64,
+}
+
+/// What was found of a buffer.
+enum Found {
+    Frame(Frame),
+    /// A place was made for it, marked busy: the caller fills it.
+    Place,
+    /// There is no place: all buffers are busy.
+    Full,
+    /// Room could not be made: a dirty buffer cannot be written.
+    Error(Errno),
+}
+
+impl BufCache {
+    /// A cache of `capacity` buffers; its table's hashes depend on `key`.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(capacity: usize, key: [u64; 2]) -> Result<Arc<BufCache>, Errno> {
+        Ok(Arc::new(BufCache {
+            state: Mutex::new(State {
+                table: LruMap::with_capacity(capacity.max(4), Seed::new(key))?,
+                dirty: 0,
+                writing: 0,
+            }),
+            settled: Condvar::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            evictions: AtomicU64::new(0),
+        }))
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> BufStats {
+        let state = self.state.lock();
+        BufStats {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            evictions: self.evictions.load(Ordering::Relaxed),
+            buffers: state.table.len(),
+            capacity: state.table.capacity(),
+            dirty: state.dirty,
+        }
+    }
+
+    /// Finds the buffer of `key`, or makes a place for it. Waits while it is busy.
+    fn find(self: &Arc<Self>, key: Key, bytes: usize) -> Found {
+        let mut state = self.state.lock();
+        loop {
+            match state.table.peek(&key) {
+                Some(Entry { frame: None, .. }) => {
+                    state = self.settled.wait(state);
+                    continue;
+                }
+                Some(Entry {
+                    frame: Some(frame),
+                    bytes: cached,
+                    ..
+                }) => {
+                    if *cached >= bytes {
+                        let found = Found::Frame(frame.clone());
+                        state.table.touch(&key);
+                        self.hits.fetch_add(1, Ordering::Relaxed);
+                        return found;
+                    }
+                    // The same place as a shorter buffer: that one goes.
+                    let gone = self.retire(state, key);
+                    state = match gone {
+                        Ok(state) => state,
+                        Err(errno) => return Found::Error(errno),
+                    };
+                    continue;
+                }
+                None => {}
+            }
+            let entry = Entry {
+                bytes,
+                frame: None,
+                dirty: false,
+                device: None,
+            };
+            if state.table.insert(key, entry).is_ok() {
+                return Found::Place;
+            }
+            let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some();
+            let clean = |found: &(&Key, &Entry)| idle(found) && !found.1.dirty;
+            let oldest = state.table.oldest_first().find(clean);
+            let oldest = oldest.or_else(|| state.table.oldest_first().find(idle));
+            let Some(oldest) = oldest.map(|(key, _)| *key) else {
+                return Found::Full;
+            };
+            state = match self.retire(state, oldest) {
+                Ok(state) => state,
+                Err(errno) => return Found::Error(errno),
+            };
+        }
+    }
+
+    /// Drops the buffer of `key`, which is not busy. If it is dirty, writes it, and leaves it to the caller to look again.
+    fn retire<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        key: Key,
+    ) -> Result<MutexGuard<'a, State>, Errno> {
+        if state.table.peek(&key).is_some_and(|entry| entry.dirty) {
+            let taken = take(&mut state, &key);
+            drop(state);
+            let Some((device, frame, bytes)) = taken else {
+                return Ok(self.state.lock());
+            };
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            let frames = alloc::vec![IoFrame {
+                frame: frame.clone(),
+                offset: 0,
+                len: bytes,
+            }];
+            let (frames, result) = specfs::transfer(&*device, BioOp::Write, key.1, frames);
+            drop(frames);
+            self.settle(key, frame, result.is_err().then_some(device));
+            return result.map(|()| self.state.lock());
+        }
+        let gone = state.table.remove(&key);
+        self.evictions.fetch_add(1, Ordering::Relaxed);
+        drop(state);
+        drop(gone);
+        Ok(self.state.lock())
+    }
+
+    /// Waits until not all buffers are busy.
+    fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        let busy = |entry: &Entry| entry.frame.is_none();
+        while state.table.len() == state.table.capacity()
+            && state.table.oldest_first().all(|(_, entry)| busy(entry))
+        {
+            state = self.settled.wait(state);
+        }
+    }
+
+    /// Settles a busy buffer.
+    fn settle(&self, key: Key, frame: Frame, dirty: Option<Arc<dyn BlockIo>>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if let Some(entry) = state.table.peek_mut(&key) {
+            entry.frame = Some(frame);
+            let now = dirty.is_some();
+            state.dirty = state.dirty + usize::from(now) - usize::from(entry.dirty);
+            entry.dirty = now;
+            entry.device = dirty;
+        }
+        state.table.touch(&key);
+        drop(guard);
+        self.settled.notify_all();
+    }
+
+    /// Forgets a busy buffer.
+    fn abandon(&self, key: Key) {
+        let mut guard = self.state.lock();
+        if let Some(entry) = guard.table.remove(&key) {
+            guard.dirty -= usize::from(entry.dirty);
+        }
+        drop(guard);
+        self.settled.notify_all();
+    }
+
+    /// Starts writing a busy buffer, which settles when that is done.
+    fn start_write(
+        self: &Arc<Self>,
+        device: Arc<dyn BlockIo>,
+        key: Key,
+        frame: Frame,
+        bytes: usize,
+    ) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().writing += 1;
+        let (cache, theirs, kept) = (self.clone(), device.clone(), frame.clone());
+        let bio = Bio {
+            op: BioOp::Write,
+            sector: key.1,
+            frames: alloc::vec![IoFrame {
+                frame,
+                offset: 0,
+                len: bytes,
+            }],
+            done: Box::new(move |frames, result| {
+                drop(frames);
+                cache.written(theirs, key, kept, result);
+            }),
+        };
+        if let Err((errno, bio)) = device.start(bio) {
+            (bio.done)(bio.frames, Err(errno));
+        }
+    }
+
+    fn written(&self, device: Arc<dyn BlockIo>, key: Key, frame: Frame, result: Result<(), Errno>) {
+        if let Err(errno) = result {
+            log::error!(
+                "{}: sector {} could not be written: {errno}",
+                device.name(),
+                key.1
+            );
+        }
+        self.state.lock().writing -= 1;
+        self.settle(key, frame, result.is_err().then_some(device));
+    }
+
+    /// Writes every dirty buffer of `device`.
+    fn flush(self: &Arc<Self>, device: &Arc<dyn BlockIo>, wait: Wait) -> Result<(), Errno> {
+        let mut after = None;
+        let mut tried = 0;
+        loop {
+            let mut state = self.state.lock();
+            // By sector, each once: one that cannot be written stays dirty.
+            let dirty = state.table.oldest_first().filter(|(key, entry)| {
+                key.0 == device.dev() && entry.dirty && entry.frame.is_some() && Some(**key) > after
+            });
+            let Some(key) = dirty.map(|(key, _)| *key).min() else {
+                break;
+            };
+            let taken = take(&mut state, &key);
+            drop(state);
+            if let Some((device, frame, bytes)) = taken {
+                self.start_write(device, key, frame, bytes);
+                tried += 1;
+            }
+            after = Some(key);
+        }
+        if wait == Wait::Started || tried == 0 {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        while state.writing > 0 {
+            state = self.settled.wait(state);
+        }
+        let failed = state
+            .table
+            .oldest_first()
+            .any(|(key, entry)| key.0 == device.dev() && entry.dirty && Some(*key) <= after);
+        if failed { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// Forgets every buffer of device `dev`, dirty or not, after what is under way.
+    fn forget(&self, dev: u64) {
+        let mut state = self.state.lock();
+        loop {
+            let found = state.table.oldest_first().find(|(key, _)| key.0 == dev);
+            let Some((&key, entry)) = found else {
+                return;
+            };
+            if entry.frame.is_none() {
+                state = self.settled.wait(state);
+                continue;
+            }
+            state.dirty -= usize::from(entry.dirty);
+            state.table.remove(&key);
+        }
+    }
+
+    /// Gives clean buffers back, the oldest first, without waiting: about `want` pages.
+    pub(crate) fn drain(&self, want: usize) -> usize {
+        let mut freed = 0;
+        while freed < want {
+            let Some(mut state) = self.state.try_lock() else {
+                break;
+            };
+            let clean = |(_, entry): &(&Key, &Entry)| {
+                !entry.dirty && entry.frame.as_ref().is_some_and(Frame::is_unique)
+            };
+            let Some(key) = state.table.oldest_first().find(clean).map(|(key, _)| *key) else {
+                break;
+            };
+            let gone = state.table.remove(&key);
+            drop(state);
+            drop(gone);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+            freed += 1;
+        }
+        freed
+    }
+}
+
+/// Takes the frame out of a dirty buffer, which is busy then.
+fn take(state: &mut MutexGuard<'_, State>, key: &Key) -> Option<(Arc<dyn BlockIo>, Frame, usize)> {
+    let entry = state.table.peek_mut(key)?;
+    let device = entry.device.clone()?;
+    Some((device, entry.frame.take()?, entry.bytes))
+}
