@@ -88,7 +88,7 @@ pub(crate) fn timer_fired(_: usize) {
 }
 
 /// Tells, of each thread with a stack of its own, its name, how many bytes of its stack it has used at most, and how many
-/// it has. Only debug builds know how many were used; others say 0.
+/// it has.
 pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
     let mut index = 0;
     // One at a time: `tell` may print, which takes time and waits.
@@ -97,11 +97,7 @@ pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
         index += 1;
         let (name, Some(stack)) = slot else { continue };
         let bytes = stack.bytes();
-        let unused = match cfg!(debug_assertions) {
-            true => stack.unused_bytes(),
-            false => bytes,
-        };
-        tell(text_of(&name), bytes - unused, bytes);
+        tell(text_of(&name), bytes - stack.unused_bytes(), bytes);
     }
 }
 

@@ -14,7 +14,7 @@ pub const USUAL_STACK_BYTES: usize = if cfg!(debug_assertions) {
 };
 const MAX_STACK_BYTES: usize = 1 << 20;
 
-/// What fills a stack that was never used, in debug builds: how deep it was used can be seen by what is left of it.
+/// What fills a stack that was never used: how deep it was used can be seen by what is left of it.
 const UNUSED: u8 = 0xa5;
 
 /// A stack, with its guard page at `base`.
@@ -50,12 +50,10 @@ impl Stack {
             unsafe { heap::free(stack.base, layout) };
             return Err(Errno::EAGAIN);
         }
-        if cfg!(debug_assertions) {
-            // SAFETY: the rest of the memory allocated above.
-            let bottom = unsafe { stack.base.byte_add(PAGE_SIZE) };
-            // SAFETY: as above.
-            unsafe { bottom.write_bytes(UNUSED, bytes - PAGE_SIZE) };
-        }
+        // SAFETY: the rest of the memory allocated above.
+        let bottom = unsafe { stack.base.byte_add(PAGE_SIZE) };
+        // SAFETY: as above.
+        unsafe { bottom.write_bytes(UNUSED, stack.bytes()) };
         Ok(stack)
     }
 
