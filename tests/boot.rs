@@ -1,12 +1,13 @@
 //! The machine: the smallest appliance boots everywhere and ends as it should; an image that tests the machine from inside finds
 //! nothing wrong; faults end in a report that a person can read.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rump_tests::guest::{Boot, SOON};
 use rump_tests::image::{Profile, image, image_with};
-use rump_tests::setup;
+use rump_tests::{root, setup};
 
 #[test]
 fn hello_says_hello_and_powers_off() {
@@ -211,4 +212,36 @@ fn output_faster_than_it_is_read_arrives_whole() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn what_is_typed_reaches_the_guest_by_interrupt() {
+    setup::need(&[]);
+    let mut run = Command::new(root().join("run-qemu.sh"));
+    run.args(["--net", "none", "--timeout", "60", "--append", "echo"])
+        .arg(image("selftest"));
+    let mut run = run
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run-qemu.sh runs");
+    let mut lines = BufReader::new(run.stdout.take().expect("piped"))
+        .lines()
+        .map_while(Result::ok);
+    // Before it listens, what is typed may be lost to whoever had the port before.
+    assert!(lines.any(|line| line.contains("type")), "it never asked");
+    let mut typed = run.stdin.take().expect("piped");
+    for word in ["hello", "again", "end"] {
+        // In pieces, with pauses: the guest has nothing to do and sleeps in between.
+        for piece in [&word[..2], &word[2..], "\n"] {
+            typed.write_all(piece.as_bytes()).expect("the guest reads");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let wanted = format!("got {word}");
+        assert!(
+            lines.any(|line| line.trim_end() == wanted),
+            "no answer to {word}"
+        );
+    }
+    assert!(run.wait().expect("it ends").success());
 }
