@@ -140,6 +140,7 @@ impl<P: Payload> Tcb<P> {
     }
 
     fn fin_acknowledged(&mut self, now: u64, out: &mut Outcome) {
+        out.events |= Events::DRAINED;
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;

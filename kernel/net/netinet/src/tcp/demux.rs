@@ -294,9 +294,8 @@ impl<C: Clone, L: Clone> Demux<C, L> {
     /// Whether a connection, or what is left of one, has this local port: then it can be bound only by
     /// who says SO_REUSEADDR.
     pub fn is_port_busy(&self, port: u16) -> bool {
-        self.connections
-            .iter()
-            .any(|(name, _)| name.local_port == port)
+        let is_there = |name: &Tuple| name.local_port == port;
+        self.connections.iter().any(|(name, _)| is_there(name)) || self.time_wait.any(is_there)
     }
 
     /// When [`on_timer`](Demux::on_timer) must be called next.

@@ -28,6 +28,9 @@ static TCP_PCB: LockClass = LockClass {
 /// The path MTU when a router says "too big" and not how big (RFC 1191 §5: one that predates it).
 const PATH_MTU_UNKNOWN: u16 = 576;
 
+/// The local end of a socket that is not bound.
+const UNBOUND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 /// A control block as the socket layer sees it.
 pub struct TcpPcb {
     pub(super) tcp: Weak<Tcp>,
@@ -67,7 +70,7 @@ impl TcpPcb {
     /// `ENOBUFS`.
     pub(super) fn new(tcp: &Arc<Tcp>, so: &Arc<Socket>) -> Result<Arc<TcpPcb>, Errno> {
         let data = Data {
-            local: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            local: UNBOUND,
             binding: None,
             conn: None,
             orphan: None,
@@ -310,6 +313,11 @@ impl TcpPcb {
         now: Instant,
     ) -> Option<Arc<Socket>> {
         let conn = data.conn.as_mut()?;
+        if outcome.events.contains(Events::DRAINED)
+            && so.state.contains(SoState::SS_ISDISCONNECTING)
+        {
+            so.soisdisconnected();
+        }
         let over = outcome
             .events
             .intersects(Events::CLOSED | Events::TIME_WAIT);
@@ -328,12 +336,15 @@ impl TcpPcb {
         } else {
             tcp.tables().remove(&conn.tuple);
         }
-        let connected = outcome.events.contains(Events::CONNECTED);
-        let nobody = outcome.events.contains(Events::CLOSED) && !connected;
+        let never_stood = so.state.contains(SoState::SS_ISCONNECTING);
         so.soisdisconnected();
         drop(so);
         data.conn = None;
-        if nobody {
+        if never_stood && data.binding.is_none() {
+            // The port was chosen for this attempt alone.
+            data.local = UNBOUND;
+        }
+        if outcome.events.contains(Events::CLOSED) {
             socket.soabandoned();
         }
         tcp.arm();
@@ -361,7 +372,8 @@ impl TcpPcb {
         }
     }
 
-    /// Drops what waits out of order, if nobody is at work here; answers how many bytes that freed.
+    /// Drops what waits out of order, if nobody is at work here; answers how many bytes that freed. A
+    /// connection that nobody has and nobody answers is given up, by its timer.
     pub(super) fn drain(&self) -> usize {
         let Some(mut data) = self.data.try_lock() else {
             return 0;
@@ -369,6 +381,9 @@ impl TcpPcb {
         let Some(conn) = data.conn.as_mut() else {
             return 0;
         };
+        if conn.tcb.hasten(time::now()) {
+            self.arm(conn);
+        }
         let freed = conn.tcb.reassembly_bytes();
         conn.tcb.drain();
         freed
@@ -441,18 +456,18 @@ fn output(
             continue;
         };
         if let Err(error) = segment.send(tcp, inet, &conn.tuple, true) {
-            if error == Errno::ENOBUFS {
+            if matches!(error, Errno::ENOBUFS | Errno::EMSGSIZE) {
                 waiting = None;
                 conn.tcb.transmit_failed(&emit, now);
             }
-            failed(conn, &before, error, now);
+            failed(conn, inet, &before, error, now);
             break;
         }
     }
     if let Some((emit, segment)) = waiting
         && let Err(error) = segment.send(tcp, inet, &conn.tuple, false)
     {
-        failed(conn, &emit, error, now);
+        failed(conn, inet, &emit, error, now);
     }
 }
 
@@ -465,9 +480,17 @@ fn build(tuple: &Tuple, emit: &Emit, so: &SocketGuard<'_>, ttl: u8) -> Result<Ou
     Outgoing::build(tuple, emit.header, data, emit.segment_bytes, ttl)
 }
 
-/// IP did not take a segment. Want of room passes; anything else is as if it were lost on the way.
-fn failed(conn: &mut Conn, emit: &Emit, error: Errno, now: Instant) {
-    if error == Errno::ENOBUFS {
+/// IP did not take a segment. Want of room passes, and so does a size that has become too large for the
+/// interface; anything else is as if it were lost on the way.
+fn failed(conn: &mut Conn, inet: &Inet, emit: &Emit, error: Errno, now: Instant) {
+    if error == Errno::EMSGSIZE
+        && let IpAddr::V4(to) = conn.tuple.remote
+        && let Ok(hop) = inet.route(to)
+    {
+        let mtu = hop.ifp.mtu().min(usize::from(u16::MAX));
+        conn.tcb.path_mtu(mtu as u16);
+    }
+    if matches!(error, Errno::ENOBUFS | Errno::EMSGSIZE) {
         conn.tcb.transmit_failed(emit, now);
         return;
     }

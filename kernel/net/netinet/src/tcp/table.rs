@@ -82,6 +82,12 @@ impl<V, const QUEUES: usize> Table<V, QUEUES> {
         self.slots.capacity() * size_of::<Slot<V>>() + self.buckets.capacity() * size_of::<u32>()
     }
 
+    /// The names of all entries.
+    pub fn tuples(&self) -> impl Iterator<Item = &Tuple> {
+        let used = self.slots.iter().filter(|slot| slot.value.is_some());
+        used.map(|slot| &slot.tuple)
+    }
+
     /// Finds the entry of `tuple`.
     pub fn find(&self, tuple: &Tuple) -> Option<Index> {
         if self.is_empty() {

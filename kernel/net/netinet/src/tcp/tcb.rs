@@ -138,6 +138,8 @@ bitflags! {
         const TIME_WAIT = 1 << 5;
         /// There may be something to send: [`Tcb::poll_transmit`].
         const OUTPUT = 1 << 6;
+        /// All that was sent, our FIN too, is acknowledged: a close that lingers may return.
+        const DRAINED = 1 << 7;
     }
 }
 
@@ -598,6 +600,16 @@ impl<P: Payload> Tcb<P> {
         self.snd_nxt = self.snd_una;
         self.timed_at = 0;
         true
+    }
+
+    /// Memory is short: a connection without a user whose other side does not answer is given up now. Answers
+    /// whether it is; its timer runs out at once.
+    pub fn hasten(&mut self, now: Instant) -> bool {
+        let hopeless = self.flags.contains(Flags::DETACHED) && self.retries > 1;
+        if hopeless {
+            self.due.linger = now.as_nanos();
+        }
+        hopeless
     }
 
     /// Whether an ICMP message that quotes `seq` can be about something we sent (RFC 5927 §4.1).

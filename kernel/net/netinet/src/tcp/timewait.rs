@@ -67,6 +67,11 @@ impl TimeWait {
         self.table.find(tuple).is_some()
     }
 
+    /// Whether the name of any of them is such.
+    pub fn any(&self, is_such: impl Fn(&Tuple) -> bool) -> bool {
+        self.table.tuples().any(is_such)
+    }
+
     /// A connection enters.
     pub fn enter(&mut self, now: Instant, tuple: Tuple, snd_nxt: Seq, rcv_nxt: Seq) {
         if let Some(index) = self.table.find(&tuple) {

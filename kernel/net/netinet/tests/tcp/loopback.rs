@@ -6,7 +6,7 @@ use rumpnet::protocol::{ProtoOption, ProtoOptionName};
 use rumpnet::socket::{MsgFlags, SockOption, SockOptionName};
 use rumpuser::Errno;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn megabytes_go_both_ways_at_once_and_arrive_as_they_were() {
@@ -212,4 +212,117 @@ fn a_thousand_connections_leave_no_control_block_and_no_memory_behind() {
         SmallBuffer::in_use() <= smalls + 64
     });
     eventually("few control blocks", || tcp.connections() < 50);
+}
+
+#[test]
+fn a_close_that_lingers_returns_when_all_is_delivered() {
+    let (client, server) = stack().pair();
+    client
+        .set_option(SockOption::Linger(Some(Duration::from_secs(30))))
+        .unwrap();
+    let data = content(300_000, 4);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            send_all(&client, &data);
+            client.close();
+        });
+        assert!(receive_all(&server) == data);
+    });
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "the other side has not closed yet"
+    );
+    server.close();
+}
+
+#[test]
+fn after_a_refusal_the_same_socket_may_try_again() {
+    let (listener, port) = stack().listener(1);
+    listener.close();
+    let client = stack().socket();
+    for _ in 0..3 {
+        assert_eq!(client.connect(local(port)), Err(Errno::ECONNREFUSED));
+    }
+    assert_eq!(client.sockname().map(|name| name.port()), Ok(0));
+    client.close();
+}
+
+#[test]
+fn a_port_with_a_connection_in_time_wait_is_bound_only_by_who_says_so() {
+    let (listener, port) = stack().listener(1);
+    let client = stack().socket();
+    client.connect(local(port)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.close();
+    assert_eq!(receive_all(&client), b"");
+    client.close();
+    listener.close();
+    let other = stack().socket();
+    assert_eq!(other.bind(local(port)), Err(Errno::EADDRINUSE));
+    other.set_option(SockOption::ReuseAddr(true)).unwrap();
+    assert_eq!(other.bind(local(port)), Ok(()));
+    other.close();
+}
+
+#[test]
+fn connections_that_wait_to_be_accepted_are_reset_when_nobody_will() {
+    let (listener, port) = stack().listener(4);
+    let client = stack().socket();
+    client.connect(local(port)).unwrap();
+    eventually("it waits", || listener.lock().readable());
+    listener.close();
+    let mut buffer = [0; 1];
+    let got = client.receive(&mut buffer, MsgFlags::empty());
+    assert_eq!(got, Err(Errno::ECONNRESET));
+    client.close();
+}
+
+#[test]
+fn the_queue_of_a_listening_socket_is_bounded_and_empties_as_it_accepts() {
+    let (listener, port) = stack().listener(2);
+    let clients: Vec<_> = (0..12)
+        .map(|_| {
+            let client = stack().socket();
+            client.set_nonblocking(true);
+            let connecting = client.connect(local(port));
+            assert!(matches!(connecting, Ok(()) | Err(Errno::EINPROGRESS)));
+            client
+        })
+        .collect();
+    // Those beyond the queue try again, a second later, and get in as others are accepted.
+    let servers: Vec<_> = clients
+        .iter()
+        .map(|_| listener.accept().unwrap().0)
+        .collect();
+    for so in clients.iter().chain(&servers) {
+        so.close();
+    }
+    listener.close();
+}
+
+#[test]
+fn data_for_a_reader_who_shut_that_half_is_taken_and_thrown_away() {
+    let (client, server) = stack().pair();
+    server.shutdown(true, false).unwrap();
+    send_all(&client, &content(200_000, 5));
+    client.shutdown(false, true).unwrap();
+    send_all(&server, b"done");
+    server.shutdown(false, true).unwrap();
+    assert_eq!(receive_all(&client), b"done");
+    client.close();
+    server.close();
+}
+
+#[test]
+fn a_socket_connected_to_itself_talks_to_itself() {
+    let so = stack().socket();
+    so.bind(local(45_678)).unwrap();
+    so.connect(local(45_678)).unwrap();
+    send_all(&so, b"echo");
+    let mut buffer = [0; 4];
+    eventually("the echo", || so.lock().rcv.len() == 4);
+    assert_eq!(so.receive(&mut buffer, MsgFlags::empty()), Ok((4, None)));
+    assert_eq!(&buffer, b"echo");
+    so.close();
 }

@@ -292,3 +292,24 @@ fn icmp_errors_end_a_handshake_but_only_soften_a_connection() {
         "what ICMP said, not just a time-out"
     );
 }
+
+#[test]
+fn when_memory_is_short_a_connection_that_nobody_has_and_nobody_answers_is_given_up() {
+    let mut side = Side::established();
+    side.send(10);
+    side.burst();
+    assert!(!side.tcb.hasten(side.instant()), "its user is there");
+    side.close();
+    side.burst();
+    assert!(
+        !side.tcb.hasten(side.instant()),
+        "the other side may still answer"
+    );
+    for _ in 0..2 {
+        side.sleep_until_timer();
+        side.burst();
+    }
+    assert!(side.tcb.hasten(side.instant()));
+    assert_eq!(side.sleep_until_timer(), Some(0));
+    assert_eq!(side.state(), State::Closed);
+}
