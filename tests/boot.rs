@@ -139,6 +139,7 @@ fn a_fault_ends_the_machine_with_what_it_was_where_it_was_and_who_called() {
         ("divide", "divide error (#DE)"),
         ("general", "general protection fault (#GP)"),
         ("breakpoint", "breakpoint (#BP)"),
+        ("double", "double fault (#DF)"),
         ("stack", "the stack of thread \"main\" is full"),
         (
             "thread-stack",

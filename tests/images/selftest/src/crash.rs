@@ -4,6 +4,7 @@ use crate::say;
 use core::arch::asm;
 use core::hint::black_box;
 use rumpuser::{ThreadMain, ThreadSpec, host};
+use rumpuser_baremetal::platform_x86_64::paging;
 
 /// Does what is called `name`. Returns only if that did not end the machine.
 pub fn crash(name: &str) {
@@ -19,6 +20,7 @@ pub fn crash(name: &str) {
         "divide" => divide(),
         "general" => read(0x8000_0000_0000_0000),
         "breakpoint" => breakpoint(),
+        "double" => double_fault(),
         "stack" => {
             black_box(deep(1));
         }
@@ -63,6 +65,28 @@ fn breakpoint() {
 fn divide() {
     // SAFETY: meant to fault.
     unsafe { asm!("div {0:e}", in(reg) 0u32, inout("eax") 1u32 => _, inout("edx") 0u32 => _) };
+}
+
+/// Faults when there is no stack for exceptions: the top page of the first stack of the interrupt stack table is taken out.
+fn double_fault() {
+    let mut gdt = [0u8; 10];
+    let task: u64;
+    // SAFETY: stores ten bytes.
+    unsafe { asm!("sgdt [{}]", in(reg) gdt.as_mut_ptr()) };
+    // SAFETY: reads a register.
+    unsafe { asm!("str {0:x}", "movzx {0:e}, {0:x}", out(reg) task) };
+    let table = u64::from_le_bytes(gdt[2..].try_into().expect("eight bytes"));
+    // SAFETY: the descriptor that the task register names, of 16 bytes; the processor reads it there too.
+    let descriptor = unsafe { ((table + task) as *const [u64; 2]).read_unaligned() };
+    // SDM volume 3A, "TSS Descriptor in 64-bit Mode"; the first stack is at offset 36 of the segment.
+    let low = (descriptor[0] >> 16 & 0xff_ffff) | (descriptor[0] >> 56 << 24);
+    let segment = low | descriptor[1] << 32;
+    // SAFETY: inside the task state segment.
+    let top = unsafe { ((segment + 36) as *const u64).read_unaligned() };
+    // SAFETY: what is meant to fault is that nobody can use the page.
+    let taken = unsafe { paging::guard(top - 4096) };
+    assert_eq!(taken, Ok(()));
+    read(0x10);
 }
 
 /// Uses up the stack.
