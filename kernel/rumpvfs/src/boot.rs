@@ -55,7 +55,7 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
 
 fn register_counters(kernel: &Arc<Kernel>, vfs: &Arc<Vfs>) -> Result<(), Errno> {
     type Get = fn(&crate::vfs::VfsStats) -> u64;
-    let counters: [(&str, &'static str, Get); 17] = [
+    let counters: [(&str, &'static str, Get); 18] = [
         ("vfs_vnodes", "vnodes, in use or cached", |s| {
             s.vnodes.vnodes as u64
         }),
@@ -100,6 +100,11 @@ fn register_counters(kernel: &Arc<Kernel>, vfs: &Arc<Vfs>) -> Result<(), Errno> 
             "vfs_page_misses_total",
             "accesses to pages not cached",
             |s| s.pages.misses,
+        ),
+        (
+            "vfs_page_read_requests_total",
+            "requests that read pages",
+            |s| s.pages.reads,
         ),
         ("vfs_page_reads_total", "pages read", |s| s.pages.pages_read),
         ("vfs_page_ahead_total", "pages read ahead", |s| {

@@ -287,6 +287,29 @@ fn idle_vnodes_are_forgotten_and_come_back_and_used_ones_stay() {
 }
 
 #[test]
+fn a_walk_over_many_files_leaves_the_pages_of_the_one_that_was_read() {
+    let _lwp = attach(MEMORY);
+    let rig = rig(|volume, disk| {
+        volume.file(disk, ROOT, "read", &[1; 50_000], false);
+        for number in 0..200 {
+            volume.file(disk, ROOT, &format!("f{number}"), b"", false);
+        }
+    });
+    let read = || {
+        let vnode = rig.lookup("read").unwrap();
+        let mut buf = vec![0; 50_000];
+        assert_eq!(vnode.read(0, &mut buf, &mut Default::default()), Ok(50_000));
+    };
+    read();
+    for number in 0..200 {
+        rig.lookup(&format!("f{number}")).unwrap();
+    }
+    rig.disk.take_reads();
+    read();
+    assert_eq!(rig.disk.take_reads(), []);
+}
+
+#[test]
 fn more_files_in_use_than_the_cache_holds_is_enfile() {
     let _lwp = attach(MEMORY);
     let rig = rig(|volume, disk| {

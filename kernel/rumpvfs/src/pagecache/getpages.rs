@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
-use rumpkern::uvm::{Alloc, Frame, lru};
+use rumpkern::uvm::{self, Alloc, Frame, lru};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
 
 /// The most pages that are read in one go.
@@ -124,7 +124,8 @@ impl Vnode {
         if needed && count > 0 {
             frames.push(Frame::alloc(Alloc::Wait)?);
         }
-        while (frames.len() as u64) < count {
+        // The last of the memory is for those who need it.
+        while (frames.len() as u64) < count && !uvm::short() {
             match Frame::alloc(Alloc::NoWait) {
                 Ok(frame) => frames.push(frame),
                 Err(_) => break,

@@ -88,7 +88,7 @@ impl VnodeCache {
                     if table.len() < self.target {
                         break;
                     }
-                    let Some(idle) = find_idle(&mut table, |_| true) else {
+                    let Some(idle) = spare_one(&mut table) else {
                         // All are used: go over the target.
                         break;
                     };
@@ -139,7 +139,7 @@ impl VnodeCache {
         let idle = if forget {
             take_idle(&mut table, &key)
         } else if table.len() > self.target {
-            find_idle(&mut table, |_| true)
+            spare_one(&mut table)
         } else {
             None
         };
@@ -231,6 +231,23 @@ impl VnodeCache {
             reclaims: self.reclaims.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Marks an idle vnode as being forgotten, to make room: one without pages if there is one among the oldest, since
+/// with a vnode go its pages.
+fn spare_one(table: &mut MutexGuard<'_, Table>) -> Option<Arc<Vnode>> {
+    /// Idle vnodes that are looked at.
+    const LOOKED_AT: usize = 64;
+    let idle = || {
+        let idle = table.oldest_first().filter_map(|(key, entry)| match entry {
+            Entry::Here(vnode) if !vnode.is_used() => Some((*key, vnode)),
+            _ => None,
+        });
+        idle.take(LOOKED_AT)
+    };
+    let without_pages = idle().find(|(_, vnode)| vnode.cached_pages() == 0);
+    let (key, _) = without_pages.or_else(|| idle().next())?;
+    take_idle(table, &key)
 }
 
 /// Marks the oldest idle vnode that `suits` as being forgotten.
