@@ -2,6 +2,7 @@
 //!
 //! By machine-specific registers (x2APIC) where the processor has them, else in memory.
 
+use core::arch::x86_64::_mm_mfence;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 use spin::Once;
@@ -155,6 +156,10 @@ pub(crate) fn end_of_interrupt() {
 pub(crate) fn set_timer_vector(vector: u8, by_deadline: bool) {
     let mode = if by_deadline { TSC_DEADLINE } else { 0 };
     write(Register::LvtTimer, u32::from(vector) | mode);
+    // The mode is set in memory, the deadline in a register of the processor's: nothing else keeps the two in order (SDM volume 3A,
+    // "TSC-Deadline Mode").
+    // SAFETY: every processor with long mode has the instruction.
+    unsafe { _mm_mfence() };
 }
 
 /// Arms the timer, in deadline mode; 0 disarms it.

@@ -103,7 +103,8 @@ pub(crate) fn init(facts: &Facts, expired: fn(usize)) {
     let by_deadline = features.tsc_deadline;
     let vector = interrupt::allocate(expired, 0);
     let vector = vector.map_or(interrupt::SPURIOUS_VECTOR, |vector| vector.number());
-    apic::set_timer_vector(vector, by_deadline);
+    // The timer may have to be the reference, and counts only if it is not told a deadline.
+    apic::set_timer_vector(vector, false);
     let told = features.tsc_hz.filter(|_| by_deadline);
     let measured = told.is_none().then(|| calibrate::measure(facts));
     let (tsc_hz, timer_hz, source) = match &measured {
@@ -114,6 +115,9 @@ pub(crate) fn init(facts: &Facts, expired: fn(usize)) {
         Some(hz) => (hz, Source::Told),
         None => (tsc_hz, source),
     };
+    if by_deadline {
+        apic::set_timer_vector(vector, true);
+    }
     TSC.store(start, Ordering::Relaxed);
     FACTOR.store(Rate::new(tsc_hz).factor, Ordering::Relaxed);
     let rate = (!by_deadline).then(|| Rate::new(timer_hz));
