@@ -297,6 +297,11 @@ impl Ifnet {
         Ok(copy)
     }
 
+    /// The most pieces that its driver takes in one frame.
+    pub fn max_pieces(&self) -> usize {
+        self.max_pieces
+    }
+
     /// Its IPv4 addresses.
     pub fn addresses(&self) -> Vec<InIfaddr> {
         self.addresses.read().clone()

@@ -449,14 +449,20 @@ impl Mbuf {
         Ok(())
     }
 
-    /// A copy whose bytes nobody else holds, without the packet header.
+    /// A copy whose bytes nobody else holds, without the packet header, in as few pieces as can be.
     ///
     /// # Errors
     /// `ENOBUFS`.
     pub fn deep_copy(&self) -> Result<Mbuf, Errno> {
         let mut out = Mbuf::new();
-        for piece in self.pieces() {
-            out.append_slice(piece.bytes())?;
+        while out.len() < self.len() {
+            let left = self.len() - out.len();
+            let storage = if left <= MLEN { small()? } else { cluster()? };
+            let n = left.min(storage.as_bytes().len());
+            let mut piece = Piece::new(storage, 0, n)?;
+            let to = piece.bytes_mut().ok_or(Errno::ENOBUFS)?;
+            self.copy_out(out.len(), to)?;
+            out.push(piece)?;
         }
         Ok(out)
     }

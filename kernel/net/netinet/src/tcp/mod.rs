@@ -64,7 +64,7 @@ use demux::{Demux, Limits, Secrets};
 use pcb::TcpPcb;
 use rumpkern::callout::Callout;
 use rumpkern::locks::{LockClass, Mutex, MutexGuard, OnceLock};
-use rumpkern::uvm::{self, Drain};
+use rumpkern::uvm::{self, Drain, MCLBYTES};
 use rumpkern::{Kernel, random, time};
 use rumpnet::ifnet::{IfCaps, Ifnet};
 use rumpnet::net::Net;
@@ -191,7 +191,9 @@ impl Tcp {
     /// What a connection by `ifp` starts with.
     fn config(&self, ifp: &Ifnet) -> Config {
         let headers = usize::from(IPV4_TCP_HEADERS);
-        let most = IP_MAXPACKET - headers;
+        // What the driver takes of whole clusters, with pieces left for headers and for parts of clusters at both ends.
+        let whole = ifp.max_pieces().saturating_sub(4).saturating_mul(MCLBYTES);
+        let most = (IP_MAXPACKET - headers).min(whole);
         // Two at least fit in a receive buffer, or one would wait for the other's acknowledgment.
         let half_a_buffer = (self.receive_bytes as usize / 2).max(usize::from(MSS_DEFAULT));
         let mss = ifp
