@@ -272,7 +272,7 @@ fn frames_that_cannot_be_are_refused() {
     let far = checksum(0xffff, 0xffff);
     assert_eq!(bench.transmit(&mut [0; 60], far, 0), invalid);
     let mut byte = [0];
-    let many = std::iter::repeat_n(segment(&mut byte), 19);
+    let many = std::iter::repeat_n(segment(&mut byte), 33);
     // SAFETY: it is refused.
     let sent = unsafe { bench.driver.transmit(many, TxOffload::default(), 0) };
     assert_eq!(sent, invalid);
