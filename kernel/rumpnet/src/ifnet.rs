@@ -3,7 +3,7 @@
 //! A driver makes an [`Ifnet`] with [`Ifnet::new`], attaches it with [`Net::if_attach`] and hands
 //! every frame it receives to [`Ifnet::input`]. Source of names: NetBSD ifnet(9).
 
-use crate::mbuf::Mbuf;
+use crate::mbuf::{MLEN, Mbuf, Piece};
 use crate::net::Net;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -12,7 +12,7 @@ use bitflags::bitflags;
 use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rumpkern::locks::RwLock;
-use rumpuser::Errno;
+use rumpuser::{Errno, PAGE_SIZE};
 
 /// Addresses an interface may have.
 const MAX_ADDRESSES: usize = 16;
@@ -285,16 +285,26 @@ impl Ifnet {
         }
     }
 
-    fn fit_pieces(&self, frame: Mbuf) -> Result<Mbuf, Errno> {
+    /// A frame in few enough pieces: its headers, and as much as needed of its data copied into pages.
+    fn fit_pieces(&self, mut frame: Mbuf) -> Result<Mbuf, Errno> {
         if frame.piece_count() <= self.max_pieces {
             return Ok(frame);
         }
-        let mut copy = frame.deep_copy()?;
-        copy.pkthdr = frame.pkthdr;
-        if copy.piece_count() > self.max_pieces {
-            return Err(Errno::ENOBUFS);
+        let headers = frame.pieces().next().map_or(0, Piece::len).min(MLEN);
+        let mut fitted = frame.copy_start(headers)?;
+        fitted.pkthdr = frame.pkthdr;
+        frame.trim_front(headers);
+        fitted.append(frame.to_pages()?)?;
+        if fitted.piece_count() > self.max_pieces {
+            return Err(Errno::EMSGSIZE);
         }
-        Ok(copy)
+        Ok(fitted)
+    }
+
+    /// The most bytes of data in a TCP segment that it cuts up (`if_hw_tsomax`): what fits in the pieces it
+    /// takes, also if it must be copied into pages.
+    pub fn tso_max(&self) -> usize {
+        self.max_pieces.saturating_sub(1).saturating_mul(PAGE_SIZE)
     }
 
     /// The most pieces that its driver takes in one frame.

@@ -22,7 +22,7 @@ pub use storage::{Piece, Storage};
 
 use pieces::Pieces;
 use rumpkern::uvm::{Alloc, Cluster, Frame, SmallBuffer};
-use rumpuser::Errno;
+use rumpuser::{Errno, PAGE_SIZE};
 
 /// The most bytes that a chain may hold; lengths fit in 31 bits with room for headers.
 pub const M_MAXLEN: usize = 1 << 30;
@@ -144,7 +144,7 @@ impl Mbuf {
             .sum()
     }
 
-    /// Appends a piece.
+    /// Appends a piece; one that goes on where the last ends becomes one with it.
     ///
     /// # Errors
     /// `ENOBUFS`; `EMSGSIZE` past [`M_MAXLEN`].
@@ -156,7 +156,13 @@ impl Mbuf {
         if len > M_MAXLEN {
             return Err(Errno::EMSGSIZE);
         }
-        self.pieces.push_back(piece)?;
+        let absorbed = self
+            .pieces
+            .back_mut()
+            .is_some_and(|last| last.absorb(&piece));
+        if !absorbed {
+            self.pieces.push_back(piece)?;
+        }
         self.len = len;
         Ok(())
     }
@@ -463,6 +469,32 @@ impl Mbuf {
             let to = piece.bytes_mut().ok_or(Errno::ENOBUFS)?;
             self.copy_out(out.len(), to)?;
             out.push(piece)?;
+        }
+        Ok(out)
+    }
+
+    /// A copy of its first `n` bytes, at most [`MLEN`].
+    ///
+    /// # Errors
+    /// `ENOBUFS`; `EINVAL` if there are fewer or `n` is too large.
+    pub fn copy_start(&self, n: usize) -> Result<Mbuf, Errno> {
+        let mut out = Mbuf::new();
+        self.copy_out(0, out.prepend(n)?)?;
+        Ok(out)
+    }
+
+    /// A copy in whole pages: in as few pieces as can be.
+    ///
+    /// # Errors
+    /// `ENOBUFS`.
+    pub fn to_pages(&self) -> Result<Mbuf, Errno> {
+        let mut out = Mbuf::new();
+        while out.len < self.len {
+            let n = (self.len - out.len).min(PAGE_SIZE);
+            let mut frame = Frame::alloc(Alloc::NoWait).map_err(|_| Errno::ENOBUFS)?;
+            let bytes = frame.get_mut().ok_or(Errno::ENOBUFS)?;
+            self.copy_out(out.len, &mut bytes[..n])?;
+            out.push(Piece::new(Storage::Frame(frame), 0, n)?)?;
         }
         Ok(out)
     }

@@ -37,6 +37,17 @@ impl Storage {
         }
     }
 
+    /// Whether both are one piece of memory.
+    fn is_same(&self, other: &Storage) -> bool {
+        match (self, other) {
+            (Storage::Small(a), Storage::Small(b)) => a.ptr_eq(b),
+            (Storage::Cluster(a), Storage::Cluster(b)) => a.ptr_eq(b),
+            (Storage::Frame(a), Storage::Frame(b)) => a.ptr_eq(b),
+            (Storage::Static(a), Storage::Static(b)) => core::ptr::eq(*a, *b),
+            _ => false,
+        }
+    }
+
     /// Bytes of memory that it holds on to, whoever else does too.
     pub fn held_bytes(&self) -> usize {
         match self {
@@ -128,6 +139,15 @@ impl Piece {
             offset: self.offset + from as u32,
             len: len as u32,
         }
+    }
+
+    /// Takes in `next` if that is where it ends.
+    pub(super) fn absorb(&mut self, next: &Piece) -> bool {
+        let adjoins = self.offset + self.len == next.offset && self.storage.is_same(&next.storage);
+        if adjoins {
+            self.len += next.len;
+        }
+        adjoins
     }
 
     /// Grows by `n` bytes towards the front and returns them, if there is room and it is nobody else's.

@@ -123,6 +123,31 @@ fn appending_uses_the_room_behind_the_last_piece() {
 }
 
 #[test]
+fn what_was_cut_from_one_page_is_one_piece_again() {
+    Host::install_for_tests();
+    let frame = Frame::alloc(Alloc::NoWait).unwrap();
+    let whole = Mbuf::from_frame(frame, 0, 4096).unwrap();
+    let mut again = Mbuf::new();
+    for (from, to) in [(0, 1000), (1000, 1001), (1001, 4096)] {
+        again
+            .append(whole.copy_range(from, to - from).unwrap())
+            .unwrap();
+    }
+    assert_eq!((again.piece_count(), again.len()), (1, 4096));
+    again.append(whole.copy_range(0, 10).unwrap()).unwrap();
+    assert_eq!(again.piece_count(), 2);
+}
+
+#[test]
+fn a_copy_in_pages_has_as_few_pieces_as_can_be() {
+    Host::install_for_tests();
+    let bytes: Vec<u8> = (0..10_000).map(|i| i as u8).collect();
+    let m = pieced(&bytes, &[100, 7]);
+    let copy = m.to_pages().unwrap();
+    assert_eq!((copy.piece_count(), content(&copy)), (3, bytes));
+}
+
+#[test]
 fn a_header_too_large_for_a_small_buffer_is_refused() {
     Host::install_for_tests();
     assert_eq!(Mbuf::new().prepend(MLEN + 1).unwrap_err(), Errno::EINVAL);

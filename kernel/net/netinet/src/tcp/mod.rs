@@ -206,7 +206,7 @@ impl Tcp {
             receive_bytes: self.receive_bytes,
             receive_max: self.receive_max,
             offload_bytes: if ifp.caps().contains(offloads) {
-                most as u32
+                most.min(ifp.tso_max()) as u32
             } else {
                 0
             },
