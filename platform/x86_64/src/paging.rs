@@ -72,6 +72,8 @@ struct Tables {
     source: TableSource,
     huge: bool,
     regions: &'static [MemoryRegion],
+    /// The processor uses them.
+    in_force: bool,
 }
 
 // SAFETY: the tables are reached through the lock below alone.
@@ -136,12 +138,19 @@ impl Tables {
             let mapped = entry.addr().as_u64() == address && entry.flags() - seen == rights | size;
             if !mapped {
                 entry.set_addr(PhysAddr::new(address), rights | size);
-                flush(address);
+                self.flush(address);
             }
             return Ok(span(level));
         }
         // The lowest level has no tables below it, so the loop has returned.
         Err(MapError::Range)
+    }
+
+    /// Makes the processor forget the page of `address`.
+    fn flush(&self, address: u64) {
+        if self.in_force {
+            tlb::flush(VirtAddr::new(address));
+        }
     }
 
     /// The entry for `address` in its table of `level`. Makes the tables above, splitting large pages.
@@ -165,13 +174,6 @@ impl Tables {
         }
         // SAFETY: as above.
         Ok(unsafe { &mut table.as_mut()[index(address, level)] })
-    }
-}
-
-/// Makes the processor forget the page of `address`. (Tests' tables are not in force, and they may not.)
-fn flush(address: u64) {
-    if cfg!(not(test)) {
-        tlb::flush(VirtAddr::new(address));
     }
 }
 
@@ -203,6 +205,7 @@ pub unsafe fn init(
         source,
         huge: crate::cpu::features().huge_pages,
         regions,
+        in_force: false,
     };
     for region in regions {
         let ours = matches!(
@@ -234,6 +237,7 @@ pub unsafe fn init(
     // SAFETY: the new tables map all that is in use, the code that runs and its stack among it, at the addresses at which
     // they were; only the guard pages, which nobody uses, are gone.
     unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+    tables.in_force = true;
     without_interrupts(|| *TABLES.lock() = Some(tables));
     Ok(())
 }
@@ -284,7 +288,7 @@ fn map_outside_ram(
 pub unsafe fn guard(address: u64) -> Result<(), MapError> {
     with(|tables| {
         tables.entry(address, 1)?.set_unused();
-        flush(address);
+        tables.flush(address);
         Ok(())
     })
 }
@@ -338,6 +342,7 @@ mod tests {
             source: table,
             huge,
             regions: &[],
+            in_force: false,
         }
     }
 
