@@ -166,6 +166,12 @@ impl Sockbuf {
         }
     }
 
+    /// Whether there is room enough to wake a writer: woken for less than a quarter, it would send in
+    /// crumbs.
+    pub fn has_room(&self) -> bool {
+        self.space() >= self.lowat().max(self.hiwat() / 4)
+    }
+
     /// Bytes that may be appended now (sbspace).
     pub fn space(&self) -> usize {
         let slack = 2 * self.hiwat + 2 * MCLBYTES;

@@ -175,10 +175,7 @@ impl SocketData {
         }
         match sock_type {
             SockType::Dgram => true,
-            SockType::Stream => {
-                let enough = self.snd.space() >= self.snd.lowat();
-                enough && self.state.contains(SoState::SS_ISCONNECTED)
-            }
+            SockType::Stream => self.snd.has_room() && self.state.contains(SoState::SS_ISCONNECTED),
         }
     }
 
