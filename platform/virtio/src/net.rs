@@ -300,6 +300,13 @@ impl<T: Transport> VirtioNet<T> {
             }
             match self.rx.take() {
                 Ok(Some(used)) => return Some(self.part(used)),
+                // They were all used when the first part was given out, so the index went back.
+                Ok(None) if let Some(rest) = self.rest => {
+                    self.device.give_up(Fault::BufferCount {
+                        claimed: rest.parts,
+                        used: 0,
+                    });
+                }
                 Ok(None) if self.rx.want_interrupt(1) => return None,
                 // Arrived meanwhile: take it.
                 Ok(None) => {}

@@ -119,8 +119,13 @@ impl Bench {
     /// Takes a whole packet: its bytes and whether its checksum is good.
     fn receive(&mut self) -> Option<(Vec<u8>, bool)> {
         let mut frame = Vec::new();
+        let mut more = false;
         loop {
-            let part = self.driver.receive()?;
+            let Some(part) = self.driver.receive() else {
+                assert!(!more, "a part was promised");
+                return None;
+            };
+            more = part.more;
             let memory = self.memory.remove(&part.token).unwrap();
             frame.extend(&memory[part.offset..part.offset + part.len]);
             if !part.more {
@@ -228,6 +233,27 @@ fn a_packet_over_no_buffers_or_too_many_breaks_the_device() {
         assert!(bench.fake.is_stopped());
         assert_eq!(bench.provide(9, BUFFER), Err(RequestError::Broken));
     }
+}
+
+#[test]
+fn a_device_that_takes_parts_back_breaks() {
+    let mut bench = Bench::full();
+    for token in 0..4 {
+        bench.provide(token, 256).unwrap();
+    }
+    bench.driver.kick();
+    bench.deliver(header(0, 0, 0, 0, 3), &[3; 700]);
+    assert!(bench.driver.receive().unwrap().more);
+    // Two back.
+    bench.fake.model_mut().rings[RX].advance(0xfffe);
+    let rest: Vec<RxPart> = std::iter::from_fn(|| bench.driver.receive()).collect();
+    assert_eq!(rest.len(), 3);
+    assert!(rest.iter().all(|part| part.len == 0 && !part.more));
+    let fault = Fault::BufferCount {
+        claimed: 2,
+        used: 0,
+    };
+    assert_eq!(bench.driver.device().fault(), Some(fault));
 }
 
 #[test]
