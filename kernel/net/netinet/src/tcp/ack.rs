@@ -72,6 +72,9 @@ impl<P: Payload> Tcb<P> {
         }
         self.retries = 0;
         self.persist_shift = 0;
+        if self.offload_now < self.offload_bytes {
+            self.offload_now = self.offload_now.saturating_mul(2).min(self.offload_bytes);
+        }
         self.soft_error = None;
         if self.state.is_synchronized() {
             self.congestion(now, ack, bytes, in_flight);
@@ -114,6 +117,8 @@ impl<P: Payload> Tcb<P> {
         }
         if ack == self.snd_max {
             self.due.stop_retransmit();
+            // What was held back for more to come has waited long enough.
+            self.flags -= Flags::MORE;
         } else if restart {
             self.arm_retransmit(now);
         }

@@ -158,7 +158,7 @@ impl<P: Payload> Tcb<P> {
         if len <= self.mss {
             return len;
         }
-        let most = self.offload_bytes.max(self.mss);
+        let most = self.offload_now.max(self.mss);
         let len = len.min(most);
         let at_once = self.flags.intersects(Flags::NO_DELAY | Flags::CLOSING);
         let tail_may_go = len == unsent && at_once;

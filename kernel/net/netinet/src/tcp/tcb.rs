@@ -259,6 +259,8 @@ pub struct Tcb<P> {
     pub(super) queued: u32,
     pub(super) mss: u32,
     pub(super) offload_bytes: u32,
+    /// What of that was last taken: halved when the interface refuses, doubled with each acknowledgment.
+    pub(super) offload_now: u32,
 
     // Receive sequence space.
     pub(super) irs: Seq,
@@ -362,6 +364,7 @@ impl<P: Payload> Tcb<P> {
             queued: 0,
             mss: u32::from(MSS_DEFAULT.min(config.mss).max(MSS_MIN)),
             offload_bytes: config.offload_bytes,
+            offload_now: config.offload_bytes,
             irs: Seq(0),
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),

@@ -123,6 +123,10 @@ impl<P: Payload> Tcb<P> {
     /// The interface did not take the last segment that [`poll_transmit`](Tcb::poll_transmit) gave: it is
     /// as if not sent, and tried again soon.
     pub fn transmit_failed(&mut self, emit: &Emit, now: Instant) {
+        if emit.segment_bytes != 0 {
+            // A large segment takes more memory and more of the interface than a small one.
+            self.offload_now = emit.len / 2;
+        }
         let len = emit.header.sequence_len(emit.len);
         if len == 0 {
             self.flags |= Flags::ACK_NOW;

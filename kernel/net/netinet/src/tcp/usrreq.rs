@@ -154,8 +154,10 @@ impl Pcb for TcpPcb {
     fn output(&self, _: &Arc<Socket>, more: bool) -> Result<(), Errno> {
         self.request(|tcb, so| {
             let added = (so.snd.len() as u32).saturating_sub(tcb.queued());
-            // What follows must have room, or it would wait for what waits for it.
-            let more = more && so.snd.space() >= tcb.mss() as usize;
+            // What follows must have room, now or when what is in flight is acknowledged; or it would wait
+            // for what waits for it.
+            let room = so.snd.space() >= tcb.mss() as usize;
+            let more = more && (room || tcb.in_flight() > 0);
             output_if(tcb.send(added, more))
         })
     }

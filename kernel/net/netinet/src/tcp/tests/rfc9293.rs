@@ -553,3 +553,29 @@ fn the_window_is_no_larger_than_the_memory_for_it() {
     side.inject(seg(3001, 1).data(1000));
     assert_eq!(side.expect(1, 4001, 0).header.window, 6000);
 }
+
+#[test]
+fn a_large_segment_that_the_interface_refuses_is_tried_smaller_and_grows_again() {
+    let mut side = Side::established_with(Config {
+        offload_bytes: 8000,
+        ..CONFIG
+    });
+    side.send(30_000);
+    let emit = side.expect(1, 1, 8000);
+    side.tcb.transmit_failed(&emit, side.instant());
+    let emit = side.expect(1, 1, 4000);
+    side.tcb.transmit_failed(&emit, side.instant());
+    assert_eq!(side.burst()[..2], [(1, 2000), (2001, 2000)]);
+    side.inject(seg(1, 2001));
+    side.expect(10_001, 1, 4000);
+}
+
+#[test]
+fn what_was_held_back_for_more_goes_when_nothing_is_in_flight() {
+    let mut side = Side::established();
+    side.tcb.send(1300, true);
+    side.expect(1, 1, 1000);
+    side.expect_silence();
+    side.inject(seg(1, 1001));
+    side.expect(1001, 1, 300);
+}
