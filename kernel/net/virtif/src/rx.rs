@@ -1,6 +1,7 @@
 //! Receiving: the interface's thread.
 
 use crate::Virtif;
+use crate::tx::Outlook;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -59,11 +60,14 @@ pub(crate) fn run(net: &Net, ifp: &Arc<Ifnet>, driver: &Virtif, stop: &AtomicBoo
 
 /// When to look again, if the device says nothing.
 fn next_look(driver: &Virtif) -> Option<Instant> {
-    if driver.tx.is_waiting() {
-        return Some(time::now() + RETRY_INTERVAL);
-    }
-    let short = driver.queue.in_flight() > 0 || driver.queue.rx_room() > 0;
-    short.then(|| time::now() + REAP_INTERVAL)
+    let wait = match driver.tx.outlook(&driver.queue) {
+        Outlook::Waiting => RETRY_INTERVAL,
+        Outlook::UnderWay => REAP_INTERVAL,
+        // The ring is to be filled as soon as there is memory.
+        Outlook::Idle if driver.queue.rx_room() > 0 => REAP_INTERVAL,
+        Outlook::Idle => return None,
+    };
+    Some(time::now() + wait)
 }
 
 /// Gives the device buffers until it has as many as it takes, or memory is out.

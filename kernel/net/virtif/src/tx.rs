@@ -13,6 +13,17 @@ static VIRTIF: LockClass = LockClass {
     rank: 280,
 };
 
+/// What the thread has to look after.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Nothing.
+    Idle,
+    /// Packets are with the device.
+    UnderWay,
+    /// Packets wait for room.
+    Waiting,
+}
+
 struct State {
     /// What the device had no room for.
     waiting: VecDeque<Mbuf>,
@@ -23,6 +34,8 @@ struct State {
     /// The device was given something and not told.
     unkicked: bool,
     thread: Option<ThreadId>,
+    /// The thread sleeps with nothing under way, and so for as long as the device says nothing.
+    asleep: bool,
 }
 
 /// The way to the device.
@@ -39,6 +52,7 @@ impl TxQueue {
             in_batch: false,
             unkicked: false,
             thread: None,
+            asleep: false,
         };
         TxQueue {
             state: Mutex::with_class(state, &VIRTIF),
@@ -54,6 +68,12 @@ impl TxQueue {
         // Also after a failure: the last of a run of M_MORE may be the one that was dropped.
         if !state.in_batch && (!more || sent.is_err()) {
             state.kick(queue);
+        }
+        // It looks after what was sent, so that storage does not stay longer than it must.
+        if core::mem::take(&mut state.asleep)
+            && let Some(thread) = state.thread
+        {
+            host().threads().unpark(thread);
         }
         sent
     }
@@ -77,9 +97,18 @@ impl TxQueue {
         state.kick(queue);
     }
 
-    /// Whether packets wait for room.
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.state.lock().waiting.is_empty()
+    /// What there is to look after.
+    pub(crate) fn outlook(&self, queue: &PacketQueue) -> Outlook {
+        let mut state = self.state.lock();
+        if !state.waiting.is_empty() {
+            return Outlook::Waiting;
+        }
+        // Under the lock: what is sent from now on finds the thread asleep, and wakes it.
+        state.asleep = queue.in_flight() == 0;
+        match state.asleep {
+            true => Outlook::Idle,
+            false => Outlook::UnderWay,
+        }
     }
 
     /// Notes the thread, for [`TxQueue::wake_thread`].
