@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use rump::fs::{File, FileType};
 use rump::net::TcpStream;
-use rump::{Errno, Instant};
+use rump::{Errno, Instant, thread};
 
 /// Bytes asked of a socket at once. Most heads fit into the first.
 const READ_STEP: usize = 1024;
@@ -36,6 +36,9 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 
 /// How long the other's end is awaited after the last answer.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A pause for the pagedaemon when there was no memory.
+const STARVED_PAUSE: Duration = Duration::from_millis(2);
 
 /// The path of the kernel's counters; it hides a file of that name.
 const METRICS: &[u8] = b"/.metrics";
@@ -147,6 +150,10 @@ impl Connection {
             match step {
                 Ok(()) => self.active = now,
                 Err(Step::Wait(next)) => return next,
+                Err(Step::Starved) => {
+                    thread::sleep(STARVED_PAUSE);
+                    return Next::Turn;
+                }
                 Err(Step::Close) => return Next::Closed,
             }
             if turn == 0 {
@@ -183,7 +190,6 @@ impl Connection {
         match self.stream.read(&mut buffer[..room]) {
             Ok(0) => Err(Step::Close),
             Ok(count) => {
-                self.input.try_reserve(count).map_err(|_| Step::Close)?;
                 self.input.extend_from_slice(&buffer[..count]);
                 Ok(())
             }
@@ -267,6 +273,8 @@ impl Connection {
 /// Why a step did not get on.
 enum Step {
     Wait(Next),
+    /// The kernel had no memory for it: the pagedaemon is at work.
+    Starved,
     Close,
 }
 
@@ -274,6 +282,7 @@ impl Step {
     fn from_send(errno: Errno) -> Step {
         match errno {
             Errno::EAGAIN => Step::Wait(Next::Writable),
+            Errno::ENOBUFS | Errno::ENOMEM => Step::Starved,
             _ => Step::Close,
         }
     }
