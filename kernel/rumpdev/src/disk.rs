@@ -4,14 +4,13 @@
 //! once. Errors are logged once, here, in the words of diskerr(9).
 
 use crate::partition::{Partition, SectorReader};
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use rumpkern::kmem;
 use rumpkern::locks::Mutex;
-use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, IoFrame};
+use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, DoneFn, IoFrame};
 use rumpkern::uvm::{Alloc, Frame};
 use rumpuser::{BlockInfo, Errno, PAGE_SIZE, SECTOR_SIZE};
 use rumpvfs::specfs::{self, BlockIo, DeviceInfo};
@@ -85,7 +84,7 @@ struct Counters {
 
 /// A disk.
 pub struct Disk {
-    name: String,
+    name: Arc<str>,
     unit: u64,
     backend: Arc<dyn Backend>,
     counters: Arc<Counters>,
@@ -95,7 +94,7 @@ impl Disk {
     /// The disk `ld` and `unit` on `backend`.
     pub fn new(unit: u32, backend: Arc<dyn Backend>) -> Arc<Disk> {
         Arc::new(Disk {
-            name: alloc::format!("ld{unit}"),
+            name: alloc::format!("ld{unit}").into(),
             unit: unit.into(),
             backend,
             counters: Arc::new(Counters::default()),
@@ -152,7 +151,7 @@ impl Disk {
     /// Starts a request for `who`: the disk itself, or a partition that begins at sector `base` and has `sectors`.
     fn start_within(
         &self,
-        who: &str,
+        who: &Arc<str>,
         base: u64,
         sectors: u64,
         bio: Bio,
@@ -161,9 +160,8 @@ impl Disk {
             Ok(count) => count,
             Err(errno) => return Err((errno, bio)),
         };
-        self.count(bio.op, count);
-        let error = DiskError {
-            who: String::from(who),
+        let report = DiskError {
+            who: who.clone(),
             disk: self.name.clone(),
             first: bio.sector,
             count,
@@ -171,18 +169,37 @@ impl Disk {
             op: bio.op,
             counters: self.counters.clone(),
         };
-        let done = bio.done;
+        let done = move |done: DoneFn, frames, result: Result<(), Errno>| {
+            if let Err(errno) = result {
+                report.report(errno);
+            }
+            done(frames, result);
+        };
+        let (slot, wrapped) = match prepare(done) {
+            Ok(prepared) => prepared,
+            Err(errno) => return Err((errno, bio)),
+        };
+        self.count(bio.op, count);
+        *slot.lock() = Some(bio.done);
         let bio = Bio {
             sector: bio.sector + base,
-            done: Box::new(move |frames, result| {
-                if let Err(errno) = result {
-                    error.report(errno);
-                }
-                done(frames, result);
-            }),
+            done: wrapped,
             ..bio
         };
-        self.split(bio)
+        self.split(bio).map_err(|(errno, bio)| {
+            // What the caller gave comes back as he gave it.
+            let Bio {
+                op, frames, done, ..
+            } = bio;
+            let done = slot.lock().take().unwrap_or(done);
+            let bio = Bio {
+                op,
+                sector: bio.sector - base,
+                frames,
+                done,
+            };
+            (errno, bio)
+        })
     }
 
     /// Whether a request lies within `sectors` sectors; answers how many it is about.
@@ -231,28 +248,58 @@ impl Disk {
         if bio.frames.len() <= segments && bytes <= most {
             return self.backend.start(bio);
         }
+        match self.parts(&bio.frames, segments, most) {
+            Ok(parts) => self.start_parts(bio, parts),
+            Err(errno) => Err((errno, bio)),
+        }
+    }
+
+    /// Everything that a split request needs, so that nothing can fail once it is under way.
+    fn parts(&self, frames: &[IoFrame], segments: usize, most: usize) -> Result<Parts, Errno> {
         let unit = self.backend.info().sector_size as usize;
-        let Some(ends) = part_ends(&bio.frames, segments, most, unit) else {
-            return Err((Errno::EINVAL, bio));
-        };
-        let whole = Arc::new(Whole {
+        let ends = part_ends(frames, segments, most, unit)?;
+        let mut places = kmem::try_vec(frames.len())?;
+        places.resize_with(frames.len(), || None);
+        let whole = kmem::try_arc(Whole {
             left: AtomicUsize::new(ends.len()),
-            parts: Mutex::new(ends.iter().map(|_| Vec::new()).collect()),
-            result: Mutex::new(Ok(())),
-            done: Mutex::new(Some(bio.done)),
-        });
-        let mut frames = bio.frames.into_iter();
-        let (mut sector, mut begin) = (bio.sector, 0);
-        for (number, end) in ends.into_iter().enumerate() {
-            let part: Vec<IoFrame> = frames.by_ref().take(end - begin).collect();
-            begin = end;
-            let bytes: usize = part.iter().map(|io| io.len).sum();
+            state: Mutex::new(WholeState {
+                places,
+                frames: kmem::try_vec(frames.len())?,
+                result: Ok(()),
+                done: None,
+            }),
+        })?;
+        let mut starts = kmem::try_vec(ends.len())?;
+        let mut begin = 0;
+        for end in ends {
             let theirs = whole.clone();
+            let done =
+                kmem::try_box(move |frames, result| theirs.part_done(begin, frames, result))?;
+            let count = end - begin;
+            let room = kmem::try_vec(count)?;
+            starts.push(Part { done, count, room });
+            begin = end;
+        }
+        Ok(Parts { whole, starts })
+    }
+
+    fn start_parts(&self, bio: Bio, parts: Parts) -> Result<(), (Errno, Bio)> {
+        parts.whole.state.lock().done = Some(bio.done);
+        let mut frames = bio.frames.into_iter();
+        let mut sector = bio.sector;
+        for Part {
+            done,
+            count,
+            mut room,
+        } in parts.starts
+        {
+            room.extend(frames.by_ref().take(count));
+            let bytes: usize = room.iter().map(|io| io.len).sum();
             let part = Bio {
                 op: bio.op,
                 sector,
-                frames: part,
-                done: Box::new(move |frames, result| theirs.part_done(number, frames, result)),
+                frames: room,
+                done,
             };
             sector += (bytes / SECTOR_SIZE) as u64;
             if let Err((errno, part)) = self.backend.start(part) {
@@ -263,17 +310,56 @@ impl Disk {
     }
 }
 
+/// A split request before it is started.
+struct Parts {
+    whole: Arc<Whole>,
+    starts: Vec<Part>,
+}
+
+/// One of its parts: what is to be called, and room for its frames.
+struct Part {
+    done: DoneFn,
+    count: usize,
+    room: Vec<IoFrame>,
+}
+
+/// Where what a request was to call is put, once nothing can fail any more.
+type Slot = Arc<Mutex<Option<DoneFn>>>;
+
+/// A `done` that calls `wrap` with what is in the slot by then.
+fn prepare(
+    wrap: impl FnOnce(DoneFn, Vec<IoFrame>, Result<(), Errno>) + Send + 'static,
+) -> Result<(Slot, DoneFn), Errno> {
+    let slot: Slot = kmem::try_arc(Mutex::new(None))?;
+    let theirs = slot.clone();
+    let done = kmem::try_box(move |frames, result| {
+        let done = theirs.lock().take();
+        if let Some(done) = done {
+            wrap(done, frames, result);
+        }
+    })?;
+    Ok((slot, done))
+}
+
 /// Where to cut a list of frames: before which ones (the end of the list included), so that every part is
-/// within the device's limits and made of whole sectors. `None` if that cannot be.
-fn part_ends(frames: &[IoFrame], segments: usize, most: usize, unit: usize) -> Option<Vec<usize>> {
-    let mut ends = Vec::new();
+/// within the device's limits and made of whole sectors.
+///
+/// # Errors
+/// `EINVAL` if that cannot be; `ENOMEM`.
+fn part_ends(
+    frames: &[IoFrame],
+    segments: usize,
+    most: usize,
+    unit: usize,
+) -> Result<Vec<usize>, Errno> {
+    // Each part but the last is followed by a frame that did not fit.
+    let mut ends = kmem::try_vec(frames.len().max(1))?;
     let (mut begin, mut bytes) = (0, 0);
     // The last place where a cut is allowed, and the bytes up to it.
     let mut cut = None;
     for (number, io) in frames.iter().enumerate() {
-        let too_many = number - begin >= segments;
-        if too_many || bytes + io.len > most {
-            let (at, upto): (usize, usize) = cut.take()?;
+        if number - begin >= segments || bytes + io.len > most {
+            let (at, upto): (usize, usize) = cut.take().ok_or(Errno::EINVAL)?;
             ends.push(at);
             begin = at;
             bytes -= upto;
@@ -284,35 +370,44 @@ fn part_ends(frames: &[IoFrame], segments: usize, most: usize, unit: usize) -> O
         }
     }
     ends.push(frames.len());
-    Some(ends)
+    Ok(ends)
 }
 
-type Done = Box<dyn FnOnce(Vec<IoFrame>, Result<(), Errno>) + Send>;
-
-/// A request that was split.
+/// A request that was split. All its memory was taken before it was started: completions need none.
 struct Whole {
     left: AtomicUsize,
-    parts: Mutex<Vec<Vec<IoFrame>>>,
-    result: Mutex<Result<(), Errno>>,
-    done: Mutex<Option<Done>>,
+    state: Mutex<WholeState>,
+}
+
+struct WholeState {
+    /// The frames that have come back, each at its place.
+    places: Vec<Option<IoFrame>>,
+    /// Room for all of them.
+    frames: Vec<IoFrame>,
+    result: Result<(), Errno>,
+    done: Option<DoneFn>,
 }
 
 impl Whole {
-    fn part_done(&self, number: usize, frames: Vec<IoFrame>, result: Result<(), Errno>) {
+    /// The part whose frames begin at place `begin` is done.
+    fn part_done(&self, begin: usize, frames: Vec<IoFrame>, result: Result<(), Errno>) {
+        let mut state = self.state.lock();
         if result.is_err() {
-            *self.result.lock() = result;
+            state.result = result;
         }
-        if let Some(part) = self.parts.lock().get_mut(number) {
-            *part = frames;
+        for (place, io) in state.places.iter_mut().skip(begin).zip(frames) {
+            *place = Some(io);
         }
+        drop(state);
         if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let parts = core::mem::take(&mut *self.parts.lock());
-        let mut frames = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-        frames.extend(parts.into_iter().flatten());
-        let result = *self.result.lock();
-        let done = self.done.lock().take();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.frames.extend(state.places.drain(..).flatten());
+        let frames = core::mem::take(&mut state.frames);
+        let (result, done) = (state.result, state.done.take());
+        drop(guard);
         if let Some(done) = done {
             done(frames, result);
         }
@@ -321,8 +416,8 @@ impl Whole {
 
 /// What to say if a request fails.
 struct DiskError {
-    who: String,
-    disk: String,
+    who: Arc<str>,
+    disk: Arc<str>,
     first: u64,
     count: u64,
     base: u64,
@@ -422,7 +517,7 @@ pub fn read_bytes(device: &dyn BlockIo, sector: u64, buf: &mut [u8]) -> Result<(
 /// A partition of a disk.
 pub struct DiskPart {
     disk: Arc<Disk>,
-    name: String,
+    name: Arc<str>,
     /// 1 and up; 0 is the whole disk.
     number: u64,
     partition: Partition,
@@ -433,7 +528,7 @@ impl DiskPart {
     pub fn new(disk: Arc<Disk>, number: u64, name: String, partition: Partition) -> Arc<DiskPart> {
         Arc::new(DiskPart {
             disk,
-            name,
+            name: name.into(),
             number,
             partition,
         })

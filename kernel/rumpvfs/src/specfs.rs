@@ -1,8 +1,7 @@
 //! Block devices, as file systems see them.
 
-use alloc::boxed::Box;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
+use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex};
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpuser::Errno;
@@ -65,19 +64,27 @@ pub fn transfer(
     sector: u64,
     frames: Vec<IoFrame>,
 ) -> (Vec<IoFrame>, Result<(), Errno>) {
-    let finished = Arc::new(Finished {
+    let prepared = kmem::try_arc(Finished {
         outcome: Mutex::new(None),
         come: Condvar::new(),
+    })
+    .and_then(|finished| {
+        let theirs = finished.clone();
+        let done = kmem::try_box(move |frames, result| {
+            *theirs.outcome.lock() = Some((frames, result));
+            theirs.come.notify_all();
+        })?;
+        Ok((finished, done))
     });
-    let theirs = finished.clone();
+    let (finished, done) = match prepared {
+        Ok(prepared) => prepared,
+        Err(errno) => return (frames, Err(errno)),
+    };
     let bio = Bio {
         op,
         sector,
         frames,
-        done: Box::new(move |frames, result| {
-            *theirs.outcome.lock() = Some((frames, result));
-            theirs.come.notify_all();
-        }),
+        done,
     };
     if let Err((errno, bio)) = device.start(bio) {
         return (bio.frames, Err(errno));

@@ -137,6 +137,43 @@ fn a_dirty_buffer_is_written_before_it_makes_room() {
 }
 
 #[test]
+fn a_part_of_a_longer_buffer_is_changed_and_the_rest_stays() {
+    let _lwp = attach(MEMORY);
+    let (disk, _, devvp) = rig(4);
+    let mut expected = on_disk(&disk, 8, 4096);
+    devvp.bread(8, 4096).unwrap();
+    let mut buf = devvp.getblk(8, 512).unwrap();
+    assert_eq!(buf.len(), 512);
+    buf.fill(3);
+    buf.bwrite().unwrap();
+    expected[..512].fill(3);
+    assert!(devvp.bread(8, 4096).unwrap()[..] == expected);
+    assert!(on_disk(&disk, 8, 4096) == expected);
+}
+
+#[test]
+fn on_a_device_with_large_sectors_pieces_of_them_are_read_and_changed() {
+    let _lwp = attach(MEMORY);
+    let disk = TestDisk::with_sector_size(800, 4096);
+    *disk.shared().bytes.lock().unwrap() = pattern(2, 800 * 512);
+    let devvp = Devvp::new(BufCache::new(4, [3, 4]).unwrap(), disk.clone());
+    assert!(devvp.bread(9, 512).unwrap()[..] == on_disk(&disk, 9, 512));
+    assert!(devvp.bread(12, 2048).unwrap()[..] == on_disk(&disk, 12, 2048));
+    assert_eq!(
+        devvp.bread(12, 2560).err(),
+        Some(Errno::EINVAL),
+        "it crosses a sector"
+    );
+    assert_eq!(disk.take_reads(), [4096]);
+    let mut expected = on_disk(&disk, 16, 4096);
+    let mut buf = devvp.getblk(18, 1024).unwrap();
+    buf.fill(7);
+    buf.bwrite().unwrap();
+    expected[1024..2048].fill(7);
+    assert!(on_disk(&disk, 16, 4096) == expected);
+}
+
+#[test]
 fn errors_reach_whoever_waits_and_a_buffer_that_cannot_be_written_is_kept() {
     let _lwp = attach(MEMORY);
     let (disk, cache, devvp) = rig(4);

@@ -1,15 +1,31 @@
 //! Buffers, and a file system's way to them.
 
-use super::{BufCache, Found, Key, MAX_BUF};
+use super::{BufCache, Found, Key, MAX_BUF, one};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
 use alloc::sync::Arc;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::Ordering;
-use rumpkern::kmem;
-use rumpkern::uvm::dma::{BioOp, IoFrame};
+use rumpkern::uvm::dma::BioOp;
 use rumpkern::uvm::{Alloc, Frame};
 use rumpuser::{Errno, SECTOR_SIZE};
+
+/// A part of a buffer.
+#[derive(Clone, Copy)]
+struct Place {
+    key: Key,
+    /// Bytes of the buffer.
+    whole: usize,
+    /// Where the part begins, and how long it is.
+    offset: usize,
+    len: usize,
+}
+
+impl Place {
+    fn range(&self) -> core::ops::Range<usize> {
+        self.offset..self.offset + self.len
+    }
+}
 
 /// A file system's way to the metadata on its device (`um_devvp`): cheap to clone.
 #[derive(Clone)]
@@ -39,17 +55,27 @@ impl Devvp {
         self.device.info().sectors
     }
 
-    fn key(&self, sector: u64, bytes: usize) -> Result<Key, Errno> {
-        let fits = bytes > 0
-            && bytes <= MAX_BUF
-            && bytes.is_multiple_of(SECTOR_SIZE)
-            && sector
-                .checked_add((bytes / SECTOR_SIZE) as u64)
-                .is_some_and(|end| end <= self.sectors());
-        if !fits {
+    /// The buffer that holds the `bytes` bytes at `sector`: on a device with larger sectors than 512 bytes, whole ones.
+    fn place(&self, sector: u64, bytes: usize) -> Result<Place, Errno> {
+        let info = self.device.info();
+        let unit = u64::from(info.sector_size) / SECTOR_SIZE as u64;
+        let end = sector.checked_add((bytes / SECTOR_SIZE) as u64);
+        let fits = end.is_some_and(|end| end <= info.sectors);
+        if bytes == 0 || !bytes.is_multiple_of(SECTOR_SIZE) || !fits || unit == 0 {
             return Err(Errno::EINVAL);
         }
-        Ok((self.device.dev(), sector))
+        let aligned = sector - sector % unit;
+        let offset = (sector - aligned) as usize * SECTOR_SIZE;
+        let whole = (offset + bytes).next_multiple_of(info.sector_size as usize);
+        if whole > MAX_BUF {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Place {
+            key: (self.device.dev(), aligned),
+            whole,
+            offset,
+            len: bytes,
+        })
     }
 
     /// The `bytes` bytes (a multiple of 512, up to [`MAX_BUF`]) at `sector`, from the cache or
@@ -58,23 +84,23 @@ impl Devvp {
     /// # Errors
     /// `EINVAL`: beyond the end of the device, or a size that is none. `EIO`: the device's error.
     pub fn bread(&self, sector: u64, bytes: usize) -> Result<Buf, Errno> {
-        let key = self.key(sector, bytes)?;
-        let placed = match self.cache.find(key, bytes) {
-            Found::Frame(frame) => return Ok(Buf { frame, len: bytes }),
+        let place = self.place(sector, bytes)?;
+        let placed = match self.cache.find(place.key, place.whole) {
+            Found::Frame(frame) => return Ok(Buf::new(frame, &place)),
             Found::Place => true,
             Found::Full => false,
             Found::Error(errno) => return Err(errno),
         };
-        match self.read(key, bytes) {
+        match self.read(place.key, place.whole) {
             Ok(frame) => {
                 if placed {
-                    self.cache.settle(key, frame.clone(), None);
+                    self.cache.settle(place.key, frame.clone(), None);
                 }
-                Ok(Buf { frame, len: bytes })
+                Ok(Buf::new(frame, &place))
             }
             Err(errno) => {
                 if placed {
-                    self.cache.abandon(key);
+                    self.cache.abandon(place.key);
                 }
                 Err(errno)
             }
@@ -83,12 +109,7 @@ impl Devvp {
 
     fn read(&self, key: Key, bytes: usize) -> Result<Frame, Errno> {
         self.cache.misses.fetch_add(1, Ordering::Relaxed);
-        let mut frames = kmem::try_vec(1)?;
-        frames.push(IoFrame {
-            frame: Frame::alloc(Alloc::Wait)?,
-            offset: 0,
-            len: bytes,
-        });
+        let frames = one(Frame::alloc(Alloc::Wait)?, bytes)?;
         let (mut frames, result) = specfs::transfer(&*self.device, BioOp::Read, key.1, frames);
         result?;
         frames.pop().map(|io| io.frame).ok_or(Errno::EIO)
@@ -113,23 +134,23 @@ impl Devvp {
     }
 
     fn take(&self, sector: u64, bytes: usize, contents: bool) -> Result<BufMut, Errno> {
-        let key = self.key(sector, bytes)?;
+        let place = self.place(sector, bytes)?;
         // For a buffer that is lent, or new. Taken before the buffer is: nobody shall wait for it in vain.
         let mut spare = Frame::alloc(Alloc::Wait)?;
         loop {
-            match self.cache.find(key, bytes) {
+            match self.cache.find(place.key, place.whole) {
                 Found::Frame(frame) => drop(frame),
                 Found::Error(errno) => return Err(errno),
                 Found::Place => {
-                    let frame = if contents {
-                        self.read(key, bytes)
+                    let frame = if contents || place.len < place.whole {
+                        self.read(place.key, place.whole)
                     } else {
                         Ok(spare)
                     };
                     return match frame {
-                        Ok(frame) => Ok(self.own(key, bytes, frame)),
+                        Ok(frame) => Ok(self.own(place, frame)),
                         Err(errno) => {
-                            self.cache.abandon(key);
+                            self.cache.abandon(place.key);
                             Err(errno)
                         }
                     };
@@ -140,29 +161,30 @@ impl Devvp {
                 }
             }
             let mut state = self.cache.state.lock();
-            let Some(entry) = state.table.peek_mut(&key) else {
+            let Some(entry) = state.table.peek_mut(&place.key) else {
                 continue;
             };
-            let bytes = entry.bytes;
+            // It may be longer than what is asked for: all of it is taken, and written.
+            let whole = entry.bytes;
             let Some(frame) = entry.frame.take() else {
                 continue;
             };
             drop(state);
+            let place = Place { whole, ..place };
             if frame.is_unique() {
-                return Ok(self.own(key, bytes, frame));
+                return Ok(self.own(place, frame));
             }
             if let Some(copy) = spare.get_mut() {
                 copy.copy_from_slice(frame.as_bytes());
             }
-            return Ok(self.own(key, bytes, spare));
+            return Ok(self.own(place, spare));
         }
     }
 
-    fn own(&self, key: Key, bytes: usize, frame: Frame) -> BufMut {
+    fn own(&self, place: Place, frame: Frame) -> BufMut {
         BufMut {
             devvp: self.clone(),
-            key,
-            bytes,
+            place,
             frame: Some(frame),
             touched: false,
         }
@@ -190,14 +212,25 @@ impl Devvp {
 /// writer does not show in it.
 pub struct Buf {
     frame: Frame,
+    offset: usize,
     len: usize,
+}
+
+impl Buf {
+    fn new(frame: Frame, place: &Place) -> Buf {
+        Buf {
+            frame,
+            offset: place.offset,
+            len: place.len,
+        }
+    }
 }
 
 impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.frame.as_bytes()[..self.len]
+        &self.frame.as_bytes()[self.offset..self.offset + self.len]
     }
 }
 
@@ -205,8 +238,7 @@ impl Deref for Buf {
 /// ([`bdwrite`](BufMut::bdwrite)).
 pub struct BufMut {
     devvp: Devvp,
-    key: Key,
-    bytes: usize,
+    place: Place,
     /// `None` once it is on its way.
     frame: Option<Frame>,
     touched: bool,
@@ -223,23 +255,18 @@ impl BufMut {
         };
         let cache = &self.devvp.cache;
         cache.writes.fetch_add(1, Ordering::Relaxed);
-        let mut frames = match kmem::try_vec(1) {
+        let frames = match one(frame.clone(), self.place.whole) {
             Ok(frames) => frames,
             Err(errno) => {
-                cache.settle(self.key, frame, Some(self.devvp.device.clone()));
+                cache.settle(self.place.key, frame, Some(self.devvp.device.clone()));
                 return Err(errno);
             }
         };
-        frames.push(IoFrame {
-            frame: frame.clone(),
-            offset: 0,
-            len: self.bytes,
-        });
         let device = &self.devvp.device;
-        let (frames, result) = specfs::transfer(&**device, BioOp::Write, self.key.1, frames);
+        let (frames, result) = specfs::transfer(&**device, BioOp::Write, self.place.key.1, frames);
         drop(frames);
         let dirty = result.is_err().then(|| device.clone());
-        cache.settle(self.key, frame, dirty);
+        cache.settle(self.place.key, frame, dirty);
         result
     }
 
@@ -249,7 +276,7 @@ impl BufMut {
             let device = self.devvp.device.clone();
             self.devvp
                 .cache
-                .start_write(device, self.key, frame, self.bytes);
+                .start_write(device, self.place.key, frame, self.place.whole);
         }
     }
 
@@ -268,9 +295,9 @@ impl BufMut {
         drop(state);
         let device = self.devvp.device.clone();
         if many {
-            cache.start_write(device, self.key, frame, self.bytes);
+            cache.start_write(device, self.place.key, frame, self.place.whole);
         } else {
-            cache.settle(self.key, frame, Some(device));
+            cache.settle(self.place.key, frame, Some(device));
         }
     }
 }
@@ -280,7 +307,7 @@ impl Deref for BufMut {
 
     fn deref(&self) -> &[u8] {
         match &self.frame {
-            Some(frame) => &frame.as_bytes()[..self.bytes],
+            Some(frame) => &frame.as_bytes()[self.place.range()],
             None => &[],
         }
     }
@@ -290,7 +317,7 @@ impl DerefMut for BufMut {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.touched = true;
         match self.frame.as_mut().and_then(Frame::get_mut) {
-            Some(bytes) => &mut bytes[..self.bytes],
+            Some(bytes) => &mut bytes[self.place.range()],
             None => &mut [],
         }
     }
@@ -312,9 +339,9 @@ impl Drop for BufMut {
         let state = cache.state.lock();
         let device = state
             .table
-            .peek(&self.key)
+            .peek(&self.place.key)
             .and_then(|entry| entry.device.clone());
         drop(state);
-        cache.settle(self.key, frame, device);
+        cache.settle(self.place.key, frame, device);
     }
 }

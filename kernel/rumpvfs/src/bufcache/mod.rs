@@ -29,9 +29,10 @@ use crate::hash::Seed;
 use crate::lru::LruMap;
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
 use rumpkern::uvm::Frame;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
@@ -200,11 +201,13 @@ impl BufCache {
                 return Ok(self.state.lock());
             };
             self.writes.fetch_add(1, Ordering::Relaxed);
-            let frames = alloc::vec![IoFrame {
-                frame: frame.clone(),
-                offset: 0,
-                len: bytes,
-            }];
+            let frames = match one(frame.clone(), bytes) {
+                Ok(frames) => frames,
+                Err(errno) => {
+                    self.settle(key, frame, Some(device));
+                    return Err(errno);
+                }
+            };
             let (frames, result) = specfs::transfer(&*device, BioOp::Write, key.1, frames);
             drop(frames);
             self.settle(key, frame, result.is_err().then_some(device));
@@ -265,18 +268,22 @@ impl BufCache {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.state.lock().writing += 1;
         let (cache, theirs, kept) = (self.clone(), device.clone(), frame.clone());
+        let done = move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
+            drop(frames);
+            cache.written(theirs, key, kept, result);
+        };
+        let prepared =
+            one(frame.clone(), bytes).and_then(|frames| Ok((frames, kmem::try_box(done)?)));
+        let (frames, done) = match prepared {
+            Ok(prepared) => prepared,
+            Err(errno) => return self.written(device, key, frame, Err(errno)),
+        };
+        drop(frame);
         let bio = Bio {
             op: BioOp::Write,
             sector: key.1,
-            frames: alloc::vec![IoFrame {
-                frame,
-                offset: 0,
-                len: bytes,
-            }],
-            done: Box::new(move |frames, result| {
-                drop(frames);
-                cache.written(theirs, key, kept, result);
-            }),
+            frames,
+            done,
         };
         if let Err((errno, bio)) = device.start(bio) {
             (bio.done)(bio.frames, Err(errno));
@@ -368,6 +375,17 @@ impl BufCache {
         }
         freed
     }
+}
+
+/// The front of a frame, as what a request moves.
+fn one(frame: Frame, len: usize) -> Result<Vec<IoFrame>, Errno> {
+    let mut frames = kmem::try_vec(1)?;
+    frames.push(IoFrame {
+        frame,
+        offset: 0,
+        len,
+    });
+    Ok(frames)
 }
 
 /// Takes the frame out of a dirty buffer, which is busy then.

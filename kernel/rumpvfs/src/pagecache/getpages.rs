@@ -10,7 +10,6 @@
 use super::{PAGE, PageCacheStats};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::{Run, Vnode};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
@@ -162,7 +161,14 @@ impl Vnode {
                         offset: 0,
                         len: want as usize,
                     };
-                    batch = self.add(batch, index, sector, io, most);
+                    batch =
+                        match self.add(batch, index, sector, io, most.min((past - index) * PAGE)) {
+                            Ok(batch) => Some(batch),
+                            Err(errno) => {
+                                self.unclaim(index..past);
+                                return if index == first { Err(errno) } else { Ok(()) };
+                            }
+                        };
                 }
                 Ok(Place::Hole) => {
                     if let Some(bytes) = frame.get_mut() {
@@ -257,7 +263,8 @@ impl Vnode {
         Ok(run)
     }
 
-    /// Adds a page to the request in the making, or starts that one and begins another.
+    /// Adds a page to the request in the making, or starts that one and begins another, of `most` bytes at most.
+    /// On an error the request has been started, and the page is the caller's to give up.
     fn add(
         self: &Arc<Self>,
         batch: Option<Batch>,
@@ -265,22 +272,22 @@ impl Vnode {
         sector: u64,
         io: IoFrame,
         most: u64,
-    ) -> Option<Batch> {
+    ) -> Result<Batch, Errno> {
         let bytes = io.len as u64;
         if let Some(mut batch) = batch {
             let follows = batch.sector + batch.bytes / SECTOR_SIZE as u64 == sector
                 && batch.first + batch.frames.len() as u64 == index
-                && batch.bytes + bytes <= most;
+                && batch.frames.len() < batch.frames.capacity();
             if follows {
                 batch.bytes += bytes;
                 batch.frames.push(io);
-                return Some(batch);
+                return Ok(batch);
             }
             self.submit(batch);
         }
-        let mut frames = Vec::with_capacity((most / PAGE).clamp(1, 16) as usize);
+        let mut frames = kmem::try_vec((most / PAGE).max(1) as usize)?;
         frames.push(io);
-        Some(Batch {
+        Ok(Batch {
             first: index,
             sector,
             bytes,
@@ -302,11 +309,19 @@ impl Vnode {
             return;
         };
         let vnode = self.clone();
+        let done = kmem::try_box(move |frames, result| vnode.read_done(first, frames, result));
+        let done = match done {
+            Ok(done) => done,
+            Err(errno) => {
+                self.read_done(first, batch.frames, Err(errno));
+                return;
+            }
+        };
         let bio = Bio {
             op: BioOp::Read,
             sector: batch.sector,
             frames: batch.frames,
-            done: Box::new(move |frames, result| vnode.read_done(first, frames, result)),
+            done,
         };
         if let Err((errno, bio)) = device.start(bio) {
             log::error!("{self:?}: cannot read page {first}: {errno}");

@@ -292,7 +292,7 @@ impl Vnode {
                     return Ok(page);
                 }
                 Err(errno) => {
-                    self.disown(alloc::vec![page]);
+                    self.disown(Some(page));
                     return Err(errno);
                 }
             }
@@ -312,7 +312,7 @@ impl Vnode {
     }
 
     /// Gives pages back unchanged.
-    fn disown(&self, pages: Vec<Owned>) {
+    fn disown(&self, pages: impl IntoIterator<Item = Owned>) {
         let mut state = self.page_state();
         for page in pages {
             if page.fresh {
@@ -341,7 +341,7 @@ impl Vnode {
                 Ok(on_disk) => page.was_dirty || on_disk,
                 Err(errno) => {
                     self.set_size(old);
-                    self.disown(alloc::vec![page]);
+                    self.disown(Some(page));
                     return Err(errno);
                 }
             };
@@ -404,7 +404,7 @@ impl Vnode {
             let dirty = match self.has_block(page.index) {
                 Ok(on_disk) => page.was_dirty || on_disk,
                 Err(errno) => {
-                    self.disown(alloc::vec![page]);
+                    self.disown(Some(page));
                     return Err(errno);
                 }
             };

@@ -9,6 +9,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use rumpkern::kmem;
 use rumpuser::Errno;
 
 const LEAF_BITS: u32 = 4;
@@ -81,7 +82,7 @@ impl<P> Spare<P> {
         let missing = count.saturating_sub(self.0.len());
         self.0.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
         for _ in 0..missing {
-            self.0.push(Box::new(Level::empty_leaf()));
+            self.0.push(kmem::try_box(Level::empty_leaf())?);
         }
         Ok(())
     }

@@ -11,7 +11,6 @@
 use super::{PAGE, PageCacheStats};
 use crate::specfs;
 use crate::vnode::{Vnode, Wait};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
@@ -38,6 +37,9 @@ struct Going {
 
 impl Drop for Going {
     fn drop(&mut self) {
+        if self.count == 0 {
+            return;
+        }
         let result = *self.result.get_mut();
         let pageout = self.pageout.get_mut().take();
         self.vnode
@@ -89,6 +91,14 @@ impl Vnode {
     /// flush has been there. Answers how many pages it is about.
     fn write_run(self: &Arc<Self>, index: u64, pageout: bool) -> Result<usize, Errno> {
         let mut frames: Vec<Frame> = kmem::try_vec(CLUSTER)?;
+        // Made beforehand, for nothing is to be undone if there is no memory for it. It stands for no page yet.
+        let mut going = kmem::try_arc(Going {
+            vnode: self.clone(),
+            first: 0,
+            count: 0,
+            result: Mutex::new(Ok(())),
+            pageout: Mutex::new(None),
+        })?;
         let Some(mut state) = self.pages.state.try_lock().or_else(|| {
             // The page daemon only tries.
             (!pageout).then(|| self.page_state())
@@ -121,13 +131,11 @@ impl Vnode {
         state.writing += frames.len();
         drop(state);
         let count = frames.len();
-        let going = Arc::new(Going {
-            vnode: self.clone(),
-            first,
-            count: count as u64,
-            result: Mutex::new(Ok(())),
-            pageout: Mutex::new(pageout.then(|| uvm::pageout_started(count))),
-        });
+        if let Some(going) = Arc::get_mut(&mut going) {
+            going.first = first;
+            going.count = count as u64;
+            *going.pageout.get_mut() = pageout.then(|| uvm::pageout_started(count));
+        }
         PageCacheStats::add(&self.mount().page_stats().pages_written, count as u64);
         if let Err(errno) = self.start_writes(&going, frames) {
             *going.result.lock() = Err(errno);
@@ -159,17 +167,18 @@ impl Vnode {
             let pieces = pieces(&frames, at - start, bytes)?;
             PageCacheStats::add(&self.mount().page_stats().writes, 1);
             let theirs = going.clone();
+            let done = move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
+                // The frames go first: the pages are freed when `theirs` is the last.
+                drop(frames);
+                if result.is_err() {
+                    *theirs.result.lock() = result;
+                }
+            };
             let bio = Bio {
                 op: BioOp::Write,
                 sector,
                 frames: pieces,
-                done: Box::new(move |frames, result| {
-                    // The frames go first: the pages are freed when `theirs` is the last.
-                    drop(frames);
-                    if result.is_err() {
-                        *theirs.result.lock() = result;
-                    }
-                }),
+                done: kmem::try_box(done)?,
             };
             device.start(bio).map_err(|(errno, _)| errno)?;
             at += bytes;

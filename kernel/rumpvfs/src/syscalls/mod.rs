@@ -23,6 +23,7 @@ use crate::vnode::{
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::file::{File, FileFlags};
+use rumpkern::kmem;
 use rumpkern::proc::{Opaque, Proc};
 use rumpkern::uvm::dma::IoFrame;
 use rumpuser::{Errno, WallTime};
@@ -145,29 +146,12 @@ impl Vfs {
             (false, flags) if flags.contains(OpenFlags::NOFOLLOW) => Last::NoFollow,
             (false, _) => Last::Follow,
         };
-        let reached = match self.namei(&context, path, last) {
-            Err(Errno::ENOENT) if last == Last::NoFollow && flags.contains(OpenFlags::CREAT) => {
-                self.namei(&context, path, Last::Parent)?
-            }
-            reached => reached?,
-        };
-        let vnode = match reached {
-            Reached::File(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => {
-                return Err(Errno::EEXIST);
-            }
-            Reached::File(vnode) => {
-                open_existing(&context, &vnode, flags)?;
-                vnode
-            }
-            Reached::Name { slash: true, .. } => return Err(Errno::EISDIR),
-            Reached::Name { dir, name, .. } => {
-                let new = NewFile {
-                    vtype: VnodeType::Reg,
-                    mode: mode & 0o7777 & !(proc.umask() as u16),
-                    uid: context.cred.uid,
-                    rdev: 0,
-                };
-                self.create(&context, &dir, &name, &new)?
+        let mut tries = 0;
+        let vnode = loop {
+            match self.open_vnode(proc, &context, path, (flags, last), mode) {
+                // Made by somebody else in the meantime.
+                Err(Errno::EEXIST) if !flags.contains(OpenFlags::EXCL) && tries < 8 => tries += 1,
+                opened => break opened?,
             }
         };
         let pairs = [
@@ -181,7 +165,43 @@ impl Vfs {
         for (asked, keep) in pairs {
             kept.set(keep, flags.contains(asked));
         }
-        Ok(Arc::new(File::new(kept, Arc::new(VnodeFile::new(vnode)))))
+        kmem::try_arc(File::new(kept, kmem::try_arc(VnodeFile::new(vnode))?))
+    }
+
+    /// The file that an open is about, made if that is asked.
+    fn open_vnode(
+        &self,
+        proc: &Proc,
+        context: &Context,
+        path: &[u8],
+        (flags, last): (OpenFlags, Last),
+        mode: u16,
+    ) -> Result<VnodeRef, Errno> {
+        let reached = match self.namei(context, path, last) {
+            Err(Errno::ENOENT) if last == Last::NoFollow && flags.contains(OpenFlags::CREAT) => {
+                self.namei(context, path, Last::Parent)?
+            }
+            reached => reached?,
+        };
+        match reached {
+            Reached::File(_) if flags.contains(OpenFlags::CREAT | OpenFlags::EXCL) => {
+                Err(Errno::EEXIST)
+            }
+            Reached::File(vnode) => {
+                open_existing(context, &vnode, flags)?;
+                Ok(vnode)
+            }
+            Reached::Name { slash: true, .. } => Err(Errno::EISDIR),
+            Reached::Name { dir, name, .. } => {
+                let new = NewFile {
+                    vtype: VnodeType::Reg,
+                    mode: mode & 0o7777 & !(proc.umask() as u16),
+                    uid: context.cred.uid,
+                    rdev: 0,
+                };
+                self.create(context, &dir, &name, &new)
+            }
+        }
     }
 
     /// Opens as [`Vfs::open`] does, and gives `proc` a descriptor (open(2)).
@@ -249,7 +269,7 @@ impl Vfs {
         let context = self.context(proc)?;
         let dir = self.lookup(&context, path)?;
         check_dir(&dir, &context)?;
-        drop(proc.set_cwd(Some(Arc::new(dir))));
+        drop(proc.set_cwd(Some(kmem::try_arc(dir)?)));
         Ok(())
     }
 
@@ -261,7 +281,7 @@ impl Vfs {
         let file = proc.fds().get(fd)?;
         let dir = file_vnode(&file)?.clone();
         check_dir(&dir, &self.context(proc)?)?;
-        drop(proc.set_cwd(Some(Arc::new(dir))));
+        drop(proc.set_cwd(Some(kmem::try_arc(dir)?)));
         Ok(())
     }
 
@@ -276,9 +296,9 @@ impl Vfs {
         }
         let dir = self.lookup(&context, path)?;
         check_dir(&dir, &context)?;
-        drop(proc.set_root(Some(Arc::new(dir.clone()))));
+        drop(proc.set_root(Some(kmem::try_arc(dir.clone())?)));
         // A working directory outside would be a way around.
-        drop(proc.set_cwd(Some(Arc::new(dir))));
+        drop(proc.set_cwd(Some(kmem::try_arc(dir)?)));
         Ok(())
     }
 

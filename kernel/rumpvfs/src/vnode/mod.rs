@@ -26,7 +26,9 @@ use core::any::Any;
 use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use rumpkern::locks::{LockClass, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rumpkern::kmem;
+use rumpkern::locks::{LockClass, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use rumpuser::Errno;
 
 /// Vnode locks nest, parent before child; the order between them is name look-up's business.
 static VNODE_LOCK: LockClass = LockClass {
@@ -38,7 +40,7 @@ static VNODE_LOCK: LockClass = LockClass {
 pub struct Vnode {
     /// Never used again for another vnode of the kernel.
     id: u64,
-    me: Weak<Vnode>,
+    me: OnceLock<Weak<Vnode>>,
     mount: Arc<Mount>,
     ino: InodeNumber,
     vtype: VnodeType,
@@ -53,10 +55,15 @@ pub struct Vnode {
 }
 
 impl Vnode {
-    pub(crate) fn new(id: u64, mount: Arc<Mount>, ino: InodeNumber, loaded: Loaded) -> Arc<Vnode> {
-        Arc::new_cyclic(|me| Vnode {
+    pub(crate) fn new(
+        id: u64,
+        mount: Arc<Mount>,
+        ino: InodeNumber,
+        loaded: Loaded,
+    ) -> Result<Arc<Vnode>, Errno> {
+        let vnode = kmem::try_arc(Vnode {
             id,
-            me: me.clone(),
+            me: OnceLock::new(),
             mount,
             ino,
             vtype: loaded.vtype,
@@ -67,12 +74,15 @@ impl Vnode {
             mounted_here: Mutex::new(None),
             is_covered: AtomicBool::new(false),
             ops: loaded.ops,
-        })
+        })?;
+        // It is new: nobody has set it.
+        let _ = vnode.me.set(Arc::downgrade(&vnode));
+        Ok(vnode)
     }
 
     /// Itself, to be held.
     pub(crate) fn me(&self) -> Option<Arc<Vnode>> {
-        self.me.upgrade()
+        self.me.get()?.upgrade()
     }
 
     /// A number that no other vnode of this kernel has, had or will have.
@@ -224,7 +234,8 @@ impl Drop for VnodeRef {
         let vnode = &self.0;
         loop {
             let users = vnode.users.load(Ordering::Acquire);
-            let forget = users == 1 && {
+            // Of a mount that is only read, no file has anything left to be done.
+            let forget = users == 1 && !vnode.mount.is_read_only() && {
                 // Still counted, so that nobody forgets the vnode meanwhile.
                 let _locked = vnode.lock_exclusive();
                 vnode.ops.inactive(vnode)

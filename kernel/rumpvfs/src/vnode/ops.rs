@@ -212,7 +212,7 @@ pub trait VnodeOps: Any + Send + Sync {
         Ok(())
     }
 
-    /// The last user is gone. A file without a name left is truncated and freed here; answers
+    /// The last user is gone; not called on a mount that is only read. A file without a name left is truncated and freed here; answers
     /// whether the vnode should be forgotten at once instead of being cached; its pages are dropped then, and
     /// not written.
     fn inactive(&self, vnode: &Arc<Vnode>) -> bool {

@@ -108,7 +108,7 @@ impl VnodeCache {
     fn load(&self, key: Key, mount: &Arc<Mount>) -> Result<VnodeRef, Errno> {
         let loaded = mount.file_system().clone().loadvnode(key.1);
         self.loads.fetch_add(1, Ordering::Relaxed);
-        let vnode = loaded.map(|loaded| {
+        let vnode = loaded.and_then(|loaded| {
             let id = self.next_id.fetch_add(1, Ordering::Relaxed);
             Vnode::new(id, mount.clone(), key.1, loaded)
         });

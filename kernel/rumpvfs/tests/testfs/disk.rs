@@ -34,6 +34,10 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl TestDisk {
     pub fn new(sectors: u64) -> Arc<TestDisk> {
+        TestDisk::with_sector_size(sectors, 512)
+    }
+
+    pub fn with_sector_size(sectors: u64, sector_size: u32) -> Arc<TestDisk> {
         let dev = NEXT.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             bytes: Mutex::new(vec![0; sectors as usize * SECTOR_SIZE]),
@@ -54,7 +58,7 @@ impl TestDisk {
             name: format!("td{dev}"),
             info: DeviceInfo {
                 sectors,
-                sector_size: 512,
+                sector_size,
                 read_only: false,
                 volatile_cache: false,
                 discard: false,
@@ -131,7 +135,9 @@ impl BlockIo for TestDisk {
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
         let len: usize = bio.frames.iter().map(|io| io.len).sum();
         let end = bio.sector + (len / SECTOR_SIZE) as u64;
-        if end > self.info.sectors || !len.is_multiple_of(SECTOR_SIZE) || len > self.info.max_bytes
+        if end > self.info.sectors
+            || !len.is_multiple_of(self.info.sector_size as usize)
+            || len > self.info.max_bytes
         {
             return Err((Errno::EINVAL, bio));
         }
