@@ -12,33 +12,6 @@ use rump_tests::tree::fingerprint;
 use crate::{assert_sane, serve, small_disk};
 
 #[test]
-fn two_hundred_and_fifty_six_connections_are_served_at_once() {
-    let disk = small_disk();
-    let guest = serve(&disk);
-    let mut connections: Vec<Connection> = (0..256)
-        .map(|_| Connection::open(guest.address()).expect("a connection"))
-        .collect();
-    for round in 0..3 {
-        for connection in &mut connections {
-            connection
-                .request("GET", "/100k.bin", &[])
-                .expect("it takes it");
-        }
-        for (number, connection) in connections.iter_mut().enumerate() {
-            let response = connection
-                .response("GET")
-                .unwrap_or_else(|error| panic!("connection {number}, round {round}: {error:#}"));
-            assert_eq!(
-                fingerprint(&response.body),
-                disk.tree.nodes["100k.bin"],
-                "connection {number}"
-            );
-        }
-    }
-    assert_sane(&guest);
-}
-
-#[test]
 fn eight_clients_fetch_large_files_at_once() {
     let disk = Disk::of(Format::UFS2, |files| {
         for number in 0..8 {

@@ -114,8 +114,23 @@ impl Disk {
         fill(&files);
         let tree = Tree::of_folder(&files).expect("a tree of our own");
         let image = folder.path().join("disk.img");
+        // makefs' own estimates of the room that directories, indirect blocks and inodes take are too small.
+        let bytes: u64 = tree
+            .nodes
+            .values()
+            .map(|node| {
+                if let Node::File { size, .. } = node {
+                    *size
+                } else {
+                    0
+                }
+            })
+            .sum();
+        let count = tree.nodes.len() as u64;
+        let room = bytes + bytes / 4 + count * (format.fragment as u64 + 512) + (4 << 20);
+        let density = (room / (count * 2 + 200)).max(1024);
         let geometry = format!(
-            "version={},bsize={},fsize={},density=1024",
+            "version={},bsize={},fsize={},density={density}",
             format.version, format.block, format.fragment
         );
         let done = Command::new("makefs")
@@ -128,8 +143,7 @@ impl Disk {
                 "-o",
                 &geometry,
             ])
-            // Its own estimate of the room that directories, indirect blocks and inodes take is too small.
-            .args(["-b", "40%"])
+            .args(["-M", &room.to_string()])
             .args([&image, &files])
             .output()
             .expect("makefs runs");

@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use rump::fs::{File, FileType};
+use rump::fs::{self, File, FileType};
 use rump::net::TcpStream;
 use rump::{Errno, Instant, thread};
 
@@ -360,7 +360,11 @@ fn find(request: &Request, root: &[u8], path: &[u8], wall: i64) -> Result<Found,
     let mut full = Vec::new();
     full.extend_from_slice(root.strip_suffix(b"/").unwrap_or(root));
     full.extend_from_slice(path);
-    let file = File::open(&full)?;
+    let file = File::open(&full).map_err(|errno| match fs::metadata(&full) {
+        // A device that is not there, a socket: not even to be opened, but no fault of the server's.
+        Ok(facts) if !facts.is_file() && !facts.is_dir() => Errno::EACCES,
+        _ => errno,
+    })?;
     let facts = file.metadata()?;
     let slash = path.ends_with(b"/");
     match facts.file_type() {
