@@ -262,12 +262,20 @@ impl<C: Clone, L: Clone> Demux<C, L> {
     /// # Errors
     /// `EADDRNOTAVAIL` if all are taken.
     pub fn free_port(&mut self, local: IpAddr) -> Result<u16, Errno> {
-        self.choose_port(&Tuple {
+        let any = Tuple {
             local,
             local_port: 0,
             remote_port: 0,
             remote: local,
-        })
+        };
+        // A port where a connection lingers is one that only SO_REUSEADDR may have.
+        for _ in EPHEMERAL_FIRST..=u16::MAX {
+            let port = self.choose_port(&any)?;
+            if !self.is_port_busy(port) {
+                return Ok(port);
+            }
+        }
+        Err(Errno::EADDRNOTAVAIL)
     }
 
     /// The connection is gone.
