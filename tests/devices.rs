@@ -111,6 +111,26 @@ fn a_read_only_disk_refuses_to_be_written() {
 }
 
 #[test]
+fn discarded_sectors_leave_the_disks_file() {
+    let path = disk("discard");
+    let boot = Boot::new(image("devices"))
+        .keeping_writes()
+        .append("disk discard");
+    let file = format!("format=raw,discard=unmap,file={}", path.display());
+    let mut guest = drive(boot, &file, "").start();
+    guest.wait_for("8192 sectors discarded", SOON);
+    assert_eq!(guest.exit_status(SOON), 0);
+    let mut file = File::open(&path).expect("the disk");
+    file.seek(SeekFrom::Start(PATTERN_START)).expect("a seek");
+    let mut bytes = vec![1; PATTERN_BYTES];
+    file.read_exact(&mut bytes).expect("where the pattern was");
+    // What is read there now is undefined; a file with a hole reads zeroes, one that cannot have any keeps it all.
+    let zeroes = bytes.iter().filter(|&&byte| byte == 0).count();
+    let kept = zeroes < PATTERN_BYTES / 64;
+    assert!(zeroes == PATTERN_BYTES || kept, "{zeroes} bytes are zero");
+}
+
+#[test]
 fn a_read_error_of_the_disk_reaches_the_caller() {
     let path = disk("bad");
     let rules = scratch("devices").join("bad.rules");

@@ -44,7 +44,7 @@ pub(crate) fn attach(found: &Found) -> Result<(), Failure> {
         sector_size: device.block_size,
         read_only: device.read_only,
         volatile_cache: device.volatile_cache,
-        discard: false,
+        discard: device.max_discard_sectors > 0,
         max_segments: device.max_segments,
         max_bytes: device.max_bytes,
         queue_depth: device.queue_depth,
@@ -82,7 +82,9 @@ impl BlockDevice for Disk {
             BioOp::Read => BlkOp::Read,
             BioOp::Write => BlkOp::Write,
             BioOp::Flush => BlkOp::Flush,
-            BioOp::Discard { .. } => return Err(Errno::EOPNOTSUPP),
+            BioOp::Discard { sectors } => BlkOp::Discard {
+                sectors: u32::try_from(sectors).map_err(|_| Errno::EINVAL)?,
+            },
         };
         let segments = request.segments.iter().map(segment);
         let mut driver = self.driver.lock();

@@ -30,6 +30,8 @@ bitflags! {
         const BLK_SIZE = 1 << 6;
         /// There is a flush request.
         const FLUSH = 1 << 9;
+        /// There is a discard request.
+        const DISCARD = 1 << 13;
     }
 }
 
@@ -40,21 +42,27 @@ mod config {
     pub const SIZE_MAX: usize = 8;
     pub const SEG_MAX: usize = 12;
     pub const BLK_SIZE: usize = 20;
+    pub const MAX_DISCARD_SECTORS: usize = 36;
+    pub const MAX_DISCARD_SEG: usize = 40;
 }
 
 /// Request types and results [virtio 1.2 §5.2.6].
 const TYPE_IN: u32 = 0;
 const TYPE_OUT: u32 = 1;
 const TYPE_FLUSH: u32 = 4;
+const TYPE_DISCARD: u32 = 11;
 const STATUS_OK: u8 = 0;
 const STATUS_IOERR: u8 = 1;
 const STATUS_UNSUPP: u8 = 2;
 /// What no device writes.
 const STATUS_NONE: u8 = 0xff;
 
-/// A slot's record: 16 bytes of header, then the status byte, which gets a cache line's half of its own.
-const RECORD_BYTES: usize = 32;
+/// A slot's record: the header, the range of a discard, the status byte.
+const RECORD_BYTES: usize = 40;
 const HEADER_BYTES: usize = 16;
+const RANGE_BYTES: usize = 16;
+const RANGE: usize = HEADER_BYTES;
+const STATUS: usize = RANGE + RANGE_BYTES;
 
 /// Descriptors of a chain that are not data.
 const OVERHEAD: u16 = 2;
@@ -96,6 +104,11 @@ pub enum BlkOp {
     Write,
     /// Makes completed writes stable.
     Flush,
+    /// What is there need not be kept.
+    Discard {
+        /// How many sectors.
+        sectors: u32,
+    },
 }
 
 /// What a block device is.
@@ -109,6 +122,8 @@ pub struct BlkInfo {
     pub read_only: bool,
     /// Writes are stable only after a flush.
     pub volatile_cache: bool,
+    /// The most sectors in one discard; 0: it discards nothing.
+    pub max_discard_sectors: u32,
     /// The most segments in one request.
     pub max_segments: usize,
     /// The most bytes in one request.
@@ -179,6 +194,7 @@ impl<T: Transport> VirtioBlk<T> {
             block_size: limits.block_size,
             read_only: flags(BlkFeatures::RO),
             volatile_cache: flags(BlkFeatures::FLUSH),
+            max_discard_sectors: limits.max_discard_sectors,
             max_segments,
             max_bytes,
             queue_depth: usize::from(queue.depth()),
@@ -205,7 +221,7 @@ impl<T: Transport> VirtioBlk<T> {
     }
 
     /// Starts a request for the blocks from `sector` (in units of [`SECTOR_SIZE`]) on. `token` comes
-    /// back from [`reap`](Self::reap). A flush has no segments and ignores the sector.
+    /// back from [`reap`](Self::reap). A flush and a discard have no segments, and a flush ignores the sector.
     ///
     /// # Errors
     /// See [`RequestError`]; nothing was started.
@@ -224,27 +240,33 @@ impl<T: Transport> VirtioBlk<T> {
             return Err(RequestError::Broken);
         }
         let bytes = self.check(op, sector, segments.clone())?;
-        let kind = match op {
-            BlkOp::Read => TYPE_IN,
-            BlkOp::Write => TYPE_OUT,
-            BlkOp::Flush => TYPE_FLUSH,
-        };
-        let sector = if op == BlkOp::Flush { 0 } else { sector };
         let mut chain = self.queue.begin().ok_or(RequestError::Full)?;
         let head = usize::from(chain.head());
         let record = head * RECORD_BYTES;
-        self.records.store32(record, kind, Ordering::Relaxed);
-        self.records.store32(record + 4, 0, Ordering::Relaxed);
-        self.records.store64(record + 8, sector, Ordering::Relaxed);
-        let status = record + HEADER_BYTES;
-        self.records.store8(status, STATUS_NONE, Ordering::Relaxed);
+        let (kind, sector_field) = match op {
+            BlkOp::Read => (TYPE_IN, sector),
+            BlkOp::Write => (TYPE_OUT, sector),
+            BlkOp::Flush => (TYPE_FLUSH, 0),
+            BlkOp::Discard { .. } => (TYPE_DISCARD, 0),
+        };
+        let records = &self.records;
+        records.store64(record, kind.into(), Ordering::Relaxed);
+        records.store64(record + 8, sector_field, Ordering::Relaxed);
+        records.store8(record + STATUS, STATUS_NONE, Ordering::Relaxed);
 
+        chain.push(records.bus(record), HEADER_BYTES as u32, false)?;
+        if let BlkOp::Discard { sectors } = op {
+            let range = record + RANGE;
+            records.store64(range, sector, Ordering::Relaxed);
+            // The flags behind the count are 0: only write-zeroes has one.
+            records.store64(range + 8, sectors.into(), Ordering::Relaxed);
+            chain.push(records.bus(range), RANGE_BYTES as u32, false)?;
+        }
         let device_writes = op == BlkOp::Read;
-        chain.push(self.records.bus(record), HEADER_BYTES as u32, false)?;
         for segment in segments {
             chain.push_segment(segment, self.segment_max, device_writes)?;
         }
-        chain.push(self.records.bus(status), 1, true)?;
+        chain.push(records.bus(record + STATUS), 1, true)?;
         // At most MAX_REQUEST_BYTES, as checked.
         self.expected[head] = 1 + if device_writes { bytes as u32 } else { 0 };
         chain.commit(token);
@@ -275,11 +297,22 @@ impl<T: Transport> VirtioBlk<T> {
                 (true, _) => Err(RequestError::Invalid),
             };
         }
-        if op == BlkOp::Write && self.info.read_only {
+        if op != BlkOp::Read && self.info.read_only {
             return Err(RequestError::ReadOnly);
         }
+        let mut most = self.info.max_bytes as u64;
+        if let BlkOp::Discard { sectors } = op {
+            most = u64::from(self.info.max_discard_sectors) * SECTOR_SIZE;
+            if most == 0 {
+                return Err(RequestError::Unsupported);
+            }
+            if count > 0 {
+                return Err(RequestError::Invalid);
+            }
+            bytes = u64::from(sectors) * SECTOR_SIZE;
+        }
         let block = u64::from(self.info.block_size);
-        let sized = bytes > 0 && bytes <= self.info.max_bytes as u64;
+        let sized = bytes > 0 && bytes <= most;
         let aligned = bytes.is_multiple_of(block) && sector.is_multiple_of(block / SECTOR_SIZE);
         let inside = sector
             .checked_add(bytes / SECTOR_SIZE)
@@ -313,7 +346,7 @@ impl<T: Transport> VirtioBlk<T> {
 
     fn finish(&mut self, used: Used) -> BlkDone {
         let head = usize::from(used.head);
-        let status = head * RECORD_BYTES + HEADER_BYTES;
+        let status = head * RECORD_BYTES + STATUS;
         let result = match self.records.load8(status, Ordering::Relaxed) {
             // What lies beyond the bytes that the device answers for is nobody's [virtio 1.2 §2.7.8.3].
             STATUS_OK if used.len < self.expected[head] => BlkResult::IoError,
@@ -354,6 +387,7 @@ struct Limits {
     block_size: u32,
     size_max: u32,
     seg_max: u32,
+    max_discard_sectors: u32,
 }
 
 impl Limits {
@@ -371,6 +405,7 @@ impl Limits {
             block_size: block_size.unwrap_or(SECTOR_SIZE as u32),
             size_max: size_max.unwrap_or(u32::MAX),
             seg_max: seg_max.unwrap_or(u32::MAX),
+            max_discard_sectors: discard_max(device)?,
         };
         limits.judge()
     }
@@ -414,6 +449,18 @@ impl Limits {
         let bytes = bytes.min(MAX_REQUEST_BYTES);
         (bytes >= MIN_REQUEST_BYTES).then_some((segments as usize, bytes as usize))
     }
+}
+
+/// The most sectors in a discard; 0 if there is none, or none of any use.
+fn discard_max<T: Transport>(device: &Device<T>) -> Result<u32, Fault> {
+    let discard = BlkFeatures::DISCARD;
+    let (sectors, ranges) = (config::MAX_DISCARD_SECTORS, config::MAX_DISCARD_SEG);
+    let sectors = optional(device, discard, "max_discard_sectors", sectors)?;
+    let ranges = optional(device, discard, "max_discard_seg", ranges)?;
+    Ok(match ranges {
+        None | Some(0) => 0,
+        Some(_) => sectors.unwrap_or(0),
+    })
 }
 
 /// A 32-bit field that holds only if `feature` was agreed on.

@@ -70,6 +70,15 @@ impl Bench {
                 self.disk[start..start + data.len()].copy_from_slice(data);
             }
             TYPE_FLUSH => assert_eq!((readable.len(), writable), (16, 1)),
+            TYPE_DISCARD => {
+                assert_eq!((readable.len(), writable, sector), (32, 1, 0));
+                let range: Vec<u64> = readable[16..]
+                    .chunks_exact(8)
+                    .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+                    .collect();
+                let start = range[0] as usize * SECTOR;
+                self.disk[start..start + range[1] as usize * SECTOR].fill(0);
+            }
             other => panic!("request type {other}"),
         }
         given.write(writable - 1, &[STATUS_OK]);
@@ -199,6 +208,37 @@ fn a_read_only_disk_refuses_writes() {
     let refused = bench.submit(BlkOp::Write, 0, &[segment(&mut data)], 0);
     assert_eq!(refused, Err(RequestError::ReadOnly));
     assert!(bench.driver.info().read_only);
+}
+
+#[test]
+fn sectors_are_discarded_where_the_device_can() {
+    let mut config = configuration(SECTORS, 0, 0, 4096);
+    config[36..40].copy_from_slice(&64u32.to_le_bytes());
+    config[40..44].copy_from_slice(&1u32.to_le_bytes());
+    let features = (BlkFeatures::DISCARD | BlkFeatures::BLK_SIZE).bits() | both();
+    let mut bench = Bench::new(features, config.clone(), 64);
+    assert_eq!(bench.driver.info().max_discard_sectors, 64);
+    bench.disk.fill(7);
+    let discard = |sectors| BlkOp::Discard { sectors };
+    bench.submit(discard(64), 8, &[], 1).unwrap();
+    bench.serve_all();
+    assert_eq!(bench.driver.reap().unwrap().result, BlkResult::Done);
+    let (kept, discarded) = (|byte: &u8| *byte == 7, |byte: &u8| *byte == 0);
+    assert!(bench.disk[8 * SECTOR..72 * SECTOR].iter().all(discarded));
+    assert!(bench.disk[..8 * SECTOR].iter().all(kept));
+    assert!(bench.disk[72 * SECTOR..].iter().all(kept));
+    let mut data = vec![0u8; 4096];
+    let page = segment(&mut data);
+    let invalid = Err(RequestError::Invalid);
+    assert_eq!(bench.submit(discard(72), 8, &[], 1), invalid);
+    assert_eq!(bench.submit(discard(8), 4, &[], 1), invalid);
+    assert_eq!(bench.submit(discard(0), 8, &[], 1), invalid);
+    assert_eq!(bench.submit(discard(8), SECTORS, &[], 1), invalid);
+    assert_eq!(bench.submit(discard(8), 8, &[page], 1), invalid);
+    config[40..44].fill(0);
+    let mut bench = Bench::new(features, config, 64);
+    let unsupported = Err(RequestError::Unsupported);
+    assert_eq!(bench.submit(discard(8), 8, &[], 1), unsupported);
 }
 
 #[test]

@@ -201,8 +201,8 @@ pub(crate) fn refuse() -> Result<(), Errno> {
             Errno::EINVAL,
         ),
         (
-            request(BioOp::Discard { sectors: 8 }, 0, &[]),
-            Errno::EOPNOTSUPP,
+            request(BioOp::Discard { sectors: 8 }, sectors, &[]),
+            Errno::EINVAL,
         ),
     ];
     for (request, error) in expected {
@@ -218,6 +218,16 @@ pub(crate) fn refuse() -> Result<(), Errno> {
         .start(BioOp::Write, 0, 0, 1)
         .and_then(|()| bench.wait().result);
     aprint!("disk: refused what it must; a write answers {answer:?}");
+    Ok(())
+}
+
+/// Discards what [`check`] wrote.
+pub(crate) fn discard() -> Result<(), Errno> {
+    let bench = Bench::new()?;
+    let sectors = PATTERN_PAGES * PAGE_SECTORS;
+    bench.start(BioOp::Discard { sectors }, FIRST_SECTOR, 0, 0)?;
+    bench.wait().result?;
+    aprint!("disk: {sectors} sectors discarded");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! A test image: drives the host's devices by the hypercalls alone, with no kernel above.
 //!
 //! The command line says what to do, in order: `disk` writes a pattern to the first disk and reads it back, `refuse` asks for
-//! what a disk must refuse, `read` measures reading, `random` prints random bytes, `segment` sends a TCP segment for
+//! what a disk must refuse, `discard` discards the pattern, `read` measures reading, `random` prints random bytes, `segment` sends a TCP segment for
 //! the card to cut, `echo` sends every frame for experiments back
 //! to its sender until one says `quit`. The exit status is 0 if all went as it should.
 #![no_std]
@@ -39,6 +39,7 @@ fn main() -> Result<(), Errno> {
         match word {
             "disk" => disk::check()?,
             "refuse" => disk::refuse()?,
+            "discard" => disk::discard()?,
             "read" => disk::measure()?,
             "random" => random()?,
             "segment" => card::segment()?,
