@@ -200,10 +200,6 @@ pub(crate) fn refuse() -> Result<(), Errno> {
             request(BioOp::Read, 0, core::slice::from_ref(&misaligned)),
             Errno::EINVAL,
         ),
-        (
-            request(BioOp::Discard { sectors: 8 }, sectors, &[]),
-            Errno::EINVAL,
-        ),
     ];
     for (request, error) in expected {
         // SAFETY: the memory is not used otherwise; it is refused at that.
