@@ -71,8 +71,24 @@ impl Listing {
             Stage::Done => return Ok(None),
         };
         while text.len() < PIECE {
-            match entries.next()? {
-                Some((name, file_type)) => self.row(&mut text, &name, file_type),
+            match entries.next(&self.full)? {
+                Some((
+                    name,
+                    Facts {
+                        kind,
+                        size,
+                        modified,
+                    },
+                )) => {
+                    let row = Row {
+                        name: &name,
+                        kind,
+                        size,
+                        modified,
+                    };
+                    // Writing into a String fails only if a formatter of ours does, and ours do not.
+                    let _ = write!(text, "{row}");
+                }
                 None => {
                     text.push_str(FOOT);
                     let end = if self.chunked { "0\r\n\r\n" } else { "" };
@@ -90,43 +106,49 @@ impl Listing {
             false => text,
         }
     }
+}
 
-    fn row(&self, text: &mut String, name: &[u8], file_type: Option<FileType>) {
-        let mut full = self.full.clone();
-        full.extend_from_slice(name);
+/// What the list shows of an entry beside its name.
+#[derive(Clone, Copy)]
+struct Facts {
+    kind: Kind,
+    size: Option<u64>,
+    modified: Option<i64>,
+}
+
+impl Facts {
+    /// Looks at the entry `name` of the directory `full`.
+    fn of(full: &[u8], name: &[u8], file_type: Option<FileType>) -> Facts {
         // What cannot be looked at (a link to nothing, a damaged inode) is still shown by its name.
-        let facts = fs::metadata(&full).ok();
+        let facts = fs::metadata([full, name].concat()).ok();
         let known = facts.as_ref().map(|facts| facts.file_type()).or(file_type);
         let kind = match known {
             Some(FileType::Dir) => Kind::Directory,
             Some(FileType::Reg) => Kind::File,
             _ => Kind::Other,
         };
-        let row = Row {
-            name,
+        let size = facts.as_ref().filter(|_| kind == Kind::File);
+        Facts {
             kind,
-            size: facts
-                .as_ref()
-                .filter(|_| kind == Kind::File)
-                .map(|facts| facts.len()),
+            size: size.map(|facts| facts.len()),
             modified: facts.as_ref().map(|facts| facts.modified().seconds),
-        };
-        // Writing into a String fails only if a formatter of ours does, and ours do not.
-        let _ = write!(text, "{row}");
+        }
     }
 }
 
-/// An entry to show: its name, and what the directory says that it is.
-type Shown = (Vec<u8>, Option<FileType>);
+/// An entry to show.
+type Shown = (Vec<u8>, Facts);
 
 impl Entries {
-    fn next(&mut self) -> Result<Option<Shown>, Errno> {
+    /// The next entry of the directory `full`.
+    fn next(&mut self, full: &[u8]) -> Result<Option<Shown>, Errno> {
         match self {
             Entries::Sorted(sorted) => Ok(sorted.next()),
             Entries::AsTheyLie(entries) => loop {
                 match entries.next().transpose()? {
                     Some(entry) if is_shown(&entry) => {
-                        return Ok(Some((entry.name().to_vec(), entry.file_type())));
+                        let facts = Facts::of(full, entry.name(), entry.file_type());
+                        return Ok(Some((entry.name().to_vec(), facts)));
                     }
                     Some(_) => {}
                     None => return Ok(None),
@@ -140,7 +162,9 @@ fn is_shown(entry: &DirEntry) -> bool {
     entry.name() != b"." && entry.name() != b".."
 }
 
-/// The names of a directory in order: directories first, then by bytes.
+/// The entries of a directory in order: directories first, then by the bytes of their names.
+///
+/// They are looked at in the order in which they lie on the disk, which is how a file system finds one after the other soonest.
 ///
 /// One vector of bytes and one of positions, so that thousands of names cost little more than
 /// their letters.
@@ -154,7 +178,7 @@ struct Sorted {
 struct SortedEntry {
     start: u32,
     length: u8,
-    file_type: Option<FileType>,
+    facts: Facts,
 }
 
 /// A place among the sorters, given back when the list has been sent.
@@ -189,19 +213,19 @@ impl Sorted {
         };
         for entry in fs::read_dir(full)? {
             let entry = entry?;
-            if is_shown(&entry) && sorted.add(&entry).is_none() {
+            if is_shown(&entry) && sorted.add(full, &entry).is_none() {
                 return Ok(None);
             }
         }
         let names = &sorted.names;
         sorted.entries.sort_unstable_by_key(|entry| {
-            let file = entry.file_type != Some(FileType::Dir);
+            let file = entry.facts.kind != Kind::Directory;
             (file, entry.name(names))
         });
         Ok(Some(sorted))
     }
 
-    fn add(&mut self, entry: &DirEntry) -> Option<()> {
+    fn add(&mut self, full: &[u8], entry: &DirEntry) -> Option<()> {
         let name = entry.name();
         let used = self.names.len() + self.entries.len() * size_of::<SortedEntry>();
         if used > SORT_MAX {
@@ -212,7 +236,7 @@ impl Sorted {
         self.entries.push(SortedEntry {
             start: self.names.len() as u32,
             length: u8::try_from(name.len()).ok()?,
-            file_type: entry.file_type(),
+            facts: Facts::of(full, name, entry.file_type()),
         });
         self.names.extend_from_slice(name);
         Some(())
@@ -221,7 +245,7 @@ impl Sorted {
     fn next(&mut self) -> Option<Shown> {
         let entry = self.entries.get(self.at)?;
         self.at += 1;
-        Some((entry.name(&self.names).to_vec(), entry.file_type))
+        Some((entry.name(&self.names).to_vec(), entry.facts))
     }
 }
 
