@@ -1,6 +1,7 @@
 use super::*;
 use crate::locks::{Condvar, Mutex};
 use crate::testing::boot;
+use crate::uvm::cluster::SmallBuffer;
 use crate::uvm::{Alloc, Cluster, Frame};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -190,7 +191,8 @@ fn packets_cross_a_link_in_pieces() {
     }
     receiver.listen();
     let frame = filled(7);
-    let small: Arc<[u8]> = Arc::from([3u8; 10]);
+    let mut small = SmallBuffer::alloc(Alloc::NoWait).expect("a buffer");
+    small.get_mut().expect("unique")[..10].fill(3);
     let mut pieces = vec![
         TxPiece::Cluster {
             cluster: cluster(&HEADER),
@@ -203,7 +205,7 @@ fn packets_cross_a_link_in_pieces() {
             len: 50,
         },
         TxPiece::Small {
-            bytes: small,
+            buffer: small,
             offset: 2,
             len: 8,
         },
