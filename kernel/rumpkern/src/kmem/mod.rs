@@ -5,8 +5,11 @@
 //! a page of 64-byte objects holds 64. Larger ones are runs of whole pages. Sizes go in steps of 16
 //! bytes up to 256 and then so that little of a slab is left over; see [`classes`].
 //!
-//! An empty slab goes back at once if its class has another empty one; the pagedaemon takes the rest. Each
-//! class has a lock of its own, held for some tens of nanoseconds.
+//! A class of which there are few objects has no slab of its own: it *borrows* free objects of the next larger classes,
+//! up to half a slab's worth. So thirty kinds of object do not hold thirty pages that are nearly empty.
+//!
+//! An empty slab of one page is kept if its class has no other empty one and memory is not short; others go back at
+//! once, and the pagedaemon takes the rest. Each class has a lock of its own, held for some tens of nanoseconds.
 //!
 //! An allocation by an lwp waits for the pagedaemon when memory is short (see `uvm/limit.rs`). It fails
 //! only if the request can never be met, or the thread must not wait. For what an input can make
@@ -23,11 +26,12 @@ use crate::locks::short::{Short, enter};
 use crate::uvm::{
     self, Alloc, KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem,
 };
-use classes::{CLASSES, Class, class_for};
+use alloc::format;
+use classes::{CLASSES, class_for};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
-use rumpuser::PAGE_SIZE;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use rumpuser::{Errno, PAGE_SIZE};
 
 /// The global allocator of an image: `#[global_allocator] static KMEM: Kmem = Kmem;`.
 pub struct Kmem;
@@ -49,6 +53,8 @@ struct Slabs {
     requested: usize,
 }
 
+const _: () = assert!(CLASSES.len() <= u64::BITS as usize);
+
 static SLABS: [Short<Slabs>; CLASSES.len()] = [const {
     Short::new(Slabs {
         partial: NIL,
@@ -58,6 +64,15 @@ static SLABS: [Short<Slabs>; CLASSES.len()] = [const {
         requested: 0,
     })
 }; CLASSES.len()];
+
+/// Which classes have partial slabs: a bit each, set and cleared under the class's lock, read as a hint.
+static PARTIAL: AtomicU64 = AtomicU64::new(0);
+/// Bytes of larger classes' objects that each class borrows.
+static BORROWED: [AtomicUsize; CLASSES.len()] = [const { AtomicUsize::new(0) }; CLASSES.len()];
+/// An object that is borrowed is at most so many times as large as the class's own...
+const BORROW_TIMES: usize = 4;
+/// ...or as this, in bytes.
+const BORROW_SMALL: usize = 256;
 
 static LARGE_PAGES: AtomicUsize = AtomicUsize::new(0);
 static LARGE_REQUESTED: AtomicUsize = AtomicUsize::new(0);
@@ -88,7 +103,7 @@ impl SlabState {
 /// Allocates `layout`. The bytes are whatever they were.
 pub(crate) fn allocate(layout: Layout, how: Alloc) -> Option<NonNull<u8>> {
     match class_for(layout.size(), layout.align()) {
-        Some(class) => allocate_small(class, layout.size(), how),
+        Some(class) => allocate_small(class, layout, how),
         None => allocate_large(layout, how),
     }
 }
@@ -104,10 +119,10 @@ pub(crate) unsafe fn release(address: NonNull<u8>, layout: Layout) {
         .expect("kmem: freed memory is not kmem's");
     let page = physmem.page(number);
     match page.kind.load(Ordering::Relaxed) {
-        KIND_SLAB => free_small(physmem, number, address, layout.size()),
+        KIND_SLAB => free_small(physmem, number, address, layout),
         KIND_SLAB_TAIL => {
             let head = page.a.load(Ordering::Relaxed);
-            free_small(physmem, head, address, layout.size());
+            free_small(physmem, head, address, layout);
         }
         KIND_LARGE => {
             let pages = page.a.load(Ordering::Relaxed);
@@ -119,13 +134,17 @@ pub(crate) unsafe fn release(address: NonNull<u8>, layout: Layout) {
     }
 }
 
-fn allocate_small(index: usize, requested: usize, how: Alloc) -> Option<NonNull<u8>> {
+fn allocate_small(index: usize, layout: Layout, how: Alloc) -> Option<NonNull<u8>> {
     let class = &CLASSES[index];
     loop {
         if let Some(physmem) = physmem() {
             let mut slabs = enter(&SLABS[index]);
-            if let Some(number) = slabs.with_room(physmem) {
-                return Some(slabs.take_object(physmem, number, class, requested));
+            if let Some(number) = slabs.with_room(physmem, index) {
+                return Some(slabs.take_object(physmem, number, index, layout.size()));
+            }
+            drop(slabs);
+            if let Some(object) = borrow(physmem, index, layout) {
+                return Some(object);
             }
         }
         let number = uvm::take_pages(class.pages as u32, how).ok()?;
@@ -133,8 +152,37 @@ fn allocate_small(index: usize, requested: usize, how: Alloc) -> Option<NonNull<
         make_slab(physmem, number, index);
         let mut slabs = enter(&SLABS[index]);
         slabs.slabs += 1;
-        slabs.push(physmem, number);
+        slabs.push(physmem, number, index);
     }
+}
+
+/// An object of a larger class, if the class has not borrowed too many.
+fn borrow(physmem: &PhysMem, index: usize, layout: Layout) -> Option<NonNull<u8>> {
+    // Objects of the class that the alignment led to need not be aligned in the next.
+    if layout.align() > 16 {
+        return None;
+    }
+    let larger = PARTIAL.load(Ordering::Relaxed) >> (index + 1);
+    if larger == 0 {
+        return None;
+    }
+    let lender = index + 1 + larger.trailing_zeros() as usize;
+    let own = &CLASSES[index];
+    let size = CLASSES[lender].size as usize;
+    let borrowed = BORROWED[index].load(Ordering::Relaxed) + size;
+    let too_large = size > (BORROW_TIMES * own.size as usize).max(BORROW_SMALL);
+    if too_large || borrowed > own.pages as usize * PAGE_SIZE / 2 {
+        return None;
+    }
+    let mut slabs = enter(&SLABS[lender]);
+    if slabs.partial == NIL {
+        return None;
+    }
+    let number = slabs.partial;
+    let object = slabs.take_object(physmem, number, lender, layout.size());
+    drop(slabs);
+    BORROWED[index].fetch_add(size, Ordering::Relaxed);
+    Some(object)
 }
 
 fn make_slab(physmem: &PhysMem, number: u32, index: usize) {
@@ -156,7 +204,7 @@ fn make_slab(physmem: &PhysMem, number: u32, index: usize) {
 
 impl Slabs {
     /// A slab with a free object, on the partial list.
-    fn with_room(&mut self, physmem: &PhysMem) -> Option<u32> {
+    fn with_room(&mut self, physmem: &PhysMem, index: usize) -> Option<u32> {
         if self.partial != NIL {
             return Some(self.partial);
         }
@@ -164,7 +212,7 @@ impl Slabs {
             return None;
         }
         let spare = core::mem::replace(&mut self.spare, NIL);
-        self.push(physmem, spare);
+        self.push(physmem, spare, index);
         Some(spare)
     }
 
@@ -172,9 +220,10 @@ impl Slabs {
         &mut self,
         physmem: &PhysMem,
         number: u32,
-        class: &Class,
+        index: usize,
         requested: usize,
     ) -> NonNull<u8> {
+        let class = &CLASSES[index];
         let page = physmem.page(number);
         let base = physmem.address(number);
         let mut state = SlabState::of(page);
@@ -197,14 +246,17 @@ impl Slabs {
         state.in_use += 1;
         state.store(page);
         if state.in_use as usize == class.objects() {
-            self.unlink(physmem, number);
+            self.unlink(physmem, number, index);
         }
         self.objects += 1;
         self.requested += requested;
         address
     }
 
-    fn push(&mut self, physmem: &PhysMem, number: u32) {
+    fn push(&mut self, physmem: &PhysMem, number: u32, index: usize) {
+        if self.partial == NIL {
+            PARTIAL.fetch_or(1 << index, Ordering::Relaxed);
+        }
         let page = physmem.page(number);
         page.prev.store(NIL, Ordering::Relaxed);
         page.next.store(self.partial, Ordering::Relaxed);
@@ -217,7 +269,7 @@ impl Slabs {
         self.partial = number;
     }
 
-    fn unlink(&mut self, physmem: &PhysMem, number: u32) {
+    fn unlink(&mut self, physmem: &PhysMem, number: u32, index: usize) {
         let page = physmem.page(number);
         let next = page.next.load(Ordering::Relaxed);
         let prev = page.prev.load(Ordering::Relaxed);
@@ -228,11 +280,14 @@ impl Slabs {
         if next != NIL {
             physmem.page(next).prev.store(prev, Ordering::Relaxed);
         }
+        if self.partial == NIL {
+            PARTIAL.fetch_and(!(1 << index), Ordering::Relaxed);
+        }
     }
 }
 
 /// Puts an object back; gives an empty slab back if there is another.
-fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, requested: usize) {
+fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, layout: Layout) {
     let page = physmem.page(number);
     let index = page.order.load(Ordering::Relaxed) as usize;
     let class = &CLASSES[index];
@@ -243,6 +298,13 @@ fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, requested: u
         "kmem: free of {address:p}, which is no object of size {}",
         class.size
     );
+    if let Some(own) = class_for(layout.size(), layout.align())
+        && own != index
+    {
+        BORROWED[own].fetch_sub(class.size as usize, Ordering::Relaxed);
+    }
+    // Looked at outside of the lock.
+    let may_keep = class.pages == 1 && !uvm::short();
     let empty = {
         let mut slabs = enter(&SLABS[index]);
         let mut state = SlabState::of(page);
@@ -255,15 +317,15 @@ fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, requested: u
         state.in_use -= 1;
         state.store(page);
         slabs.objects -= 1;
-        slabs.requested -= requested;
+        slabs.requested -= layout.size();
         if was_full {
-            slabs.push(physmem, number);
+            slabs.push(physmem, number, index);
         }
         if state.in_use > 0 {
             return;
         }
-        slabs.unlink(physmem, number);
-        if slabs.spare == NIL {
+        slabs.unlink(physmem, number, index);
+        if slabs.spare == NIL && may_keep {
             slabs.spare = number;
             return;
         }
@@ -329,6 +391,23 @@ fn resize_large(address: NonNull<u8>, old: usize, new: usize) -> bool {
     true
 }
 
+/// Counts an object as of another size, within its class.
+fn note_new_size(address: NonNull<u8>, old: usize, new: usize) {
+    let Some(physmem) = physmem() else {
+        return;
+    };
+    let Some(mut number) = physmem.number(address) else {
+        return;
+    };
+    if physmem.page(number).kind.load(Ordering::Relaxed) == KIND_SLAB_TAIL {
+        number = physmem.page(number).a.load(Ordering::Relaxed);
+    }
+    // Its slab's class, which may have lent it.
+    let index = physmem.page(number).order.load(Ordering::Relaxed) as usize;
+    let mut slabs = enter(&SLABS[index]);
+    slabs.requested = slabs.requested + new - old;
+}
+
 // SAFETY: blocks do not overlap (objects of a slab are disjoint, and handed out by its free list;
 // runs are disjoint by the free lists of `uvm`), are at least as large and as aligned as asked (class_for,
 // allocate_large), and stay until they are released. Nothing here unwinds but for bugs of the caller's.
@@ -354,9 +433,8 @@ unsafe impl GlobalAlloc for Kmem {
         };
         let old_class = class_for(layout.size(), layout.align());
         let new_class = class_for(new_size, layout.align());
-        if let (Some(class), true) = (old_class, old_class == new_class) {
-            let mut slabs = enter(&SLABS[class]);
-            slabs.requested = slabs.requested + new_size - layout.size();
+        if old_class.is_some() && old_class == new_class {
+            note_new_size(old, layout.size(), new_size);
             return address;
         }
         let both_large = old_class.is_none() && new_class.is_none();
@@ -456,6 +534,33 @@ pub fn class_stats() -> impl Iterator<Item = ClassStats> {
             requested: slabs.requested,
         }
     })
+}
+
+/// Puts kmem's counters into a kernel's registry.
+pub(crate) fn register_counters(kernel: &crate::kernel::Kernel) -> Result<(), Errno> {
+    let counters = kernel.counters();
+    counters.register("kmem_requested_bytes", "bytes asked for", || {
+        stats().requested as u64
+    })?;
+    counters.register("kmem_large_pages", "pages of large allocations", || {
+        stats().large_pages as u64
+    })?;
+    counters.register("kmem_large_bytes", "bytes asked for, of those", || {
+        LARGE_REQUESTED.load(Ordering::Relaxed) as u64
+    })?;
+    for (index, class) in CLASSES.iter().enumerate() {
+        let size = class.size;
+        let pages = move || enter(&SLABS[index]).slabs as u64 * u64::from(class.pages);
+        let name = format!("kmem_slab_{size:04}_pages");
+        counters.register(&name, "pages of slabs of this size", pages)?;
+        let objects = move || enter(&SLABS[index]).objects as u64;
+        let name = format!("kmem_slab_{size:04}_objects");
+        counters.register(&name, "objects of this size in use", objects)?;
+        let requested = move || enter(&SLABS[index]).requested as u64;
+        let name = format!("kmem_slab_{size:04}_requested_bytes");
+        counters.register(&name, "bytes asked for, of those", requested)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -236,9 +236,5 @@ pub(crate) fn register_counters(kernel: &crate::kernel::Kernel) -> Result<(), Er
             .counters()
             .register(name, help, move || value(&stats()))?;
     }
-    kernel
-        .counters()
-        .register("kmem_requested_bytes", "bytes asked for", || {
-            crate::kmem::stats().requested as u64
-        })
+    crate::kmem::register_counters(kernel)
 }
