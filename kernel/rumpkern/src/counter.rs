@@ -38,14 +38,23 @@ struct Entry {
     value: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
+/// Calls what it is given with name, help text and value of each counter of a group.
+pub type Group = fn(&mut dyn FnMut(&str, &str, u64));
+
 /// The counters of a kernel, by name. Names are lower case with underscores; those of numbers that
 /// only grow end in `_total`, others carry their unit.
 #[derive(Default)]
 pub struct Counters {
     entries: RwLock<Vec<Entry>>,
+    groups: RwLock<Vec<Group>>,
 }
 
 impl Counters {
+    /// Registers many counters at once, without memory for each.
+    pub fn register_group(&self, group: Group) {
+        self.groups.write().push(group);
+    }
+
     /// Registers a counter or gauge.
     ///
     /// # Errors
@@ -73,10 +82,13 @@ impl Counters {
         Ok(())
     }
 
-    /// Calls `f` with name, help text and value of each, in order of names.
+    /// Calls `f` with name, help text and value of each: those registered singly, by name, then the groups'.
     pub fn for_each(&self, mut f: impl FnMut(&str, &str, u64)) {
         for entry in self.entries.read().iter() {
             f(&entry.name, entry.help, (entry.value)());
+        }
+        for group in self.groups.read().iter() {
+            group(&mut f);
         }
     }
 

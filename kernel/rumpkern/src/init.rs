@@ -82,7 +82,8 @@ impl Kernel {
 
     fn bring_up(self: &Arc<Kernel>, components: &[&Component]) -> Result<(), Errno> {
         self.start_threads()?;
-        uvm::register_counters(self)?;
+        self.counters().register_group(uvm::counters);
+        self.counters().register_group(crate::kmem::counters);
         let attached = lwp::attach(&self.proc0(), "boot")?;
         let mut order: Vec<&Component> = components.to_vec();
         // Stable: within a class the program's order stays.

@@ -8,8 +8,8 @@
 //! A class of which there are few objects has no slab of its own: it *borrows* free objects of the next larger classes,
 //! up to half a slab's worth. So thirty kinds of object do not hold thirty pages that are nearly empty.
 //!
-//! An empty slab of one page is kept if its class has no other empty one and memory is not short; others go back at
-//! once, and the pagedaemon takes the rest. Each class has a lock of its own, held for some tens of nanoseconds.
+//! An empty slab of one page is kept if its class has others, none of them empty, and memory is not short; else it goes
+//! back at once. The pagedaemon takes those that are kept. Each class has a lock of its own, held for some tens of nanoseconds.
 //!
 //! An allocation by an lwp waits for the pagedaemon when memory is short (see `uvm/limit.rs`). It fails
 //! only if the request can never be met, or the thread must not wait. For what an input can make
@@ -26,12 +26,12 @@ use crate::locks::short::{Short, enter};
 use crate::uvm::{
     self, Alloc, KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem,
 };
-use alloc::format;
 use classes::{CLASSES, class_for};
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt::Write;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use rumpuser::{Errno, PAGE_SIZE};
+use rumpuser::PAGE_SIZE;
 
 /// The global allocator of an image: `#[global_allocator] static KMEM: Kmem = Kmem;`.
 pub struct Kmem;
@@ -325,7 +325,8 @@ fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, layout: Layo
             return;
         }
         slabs.unlink(physmem, number, index);
-        if slabs.spare == NIL && may_keep {
+        // A class whose only slab this is will borrow rather than need it at once.
+        if slabs.spare == NIL && slabs.slabs > 1 && may_keep {
             slabs.spare = number;
             return;
         }
@@ -536,31 +537,71 @@ pub fn class_stats() -> impl Iterator<Item = ClassStats> {
     })
 }
 
-/// Puts kmem's counters into a kernel's registry.
-pub(crate) fn register_counters(kernel: &crate::kernel::Kernel) -> Result<(), Errno> {
-    let counters = kernel.counters();
-    counters.register("kmem_requested_bytes", "bytes asked for", || {
-        stats().requested as u64
-    })?;
-    counters.register("kmem_large_pages", "pages of large allocations", || {
-        stats().large_pages as u64
-    })?;
-    counters.register("kmem_large_bytes", "bytes asked for, of those", || {
-        LARGE_REQUESTED.load(Ordering::Relaxed) as u64
-    })?;
-    for (index, class) in CLASSES.iter().enumerate() {
-        let size = class.size;
-        let pages = move || enter(&SLABS[index]).slabs as u64 * u64::from(class.pages);
-        let name = format!("kmem_slab_{size:04}_pages");
-        counters.register(&name, "pages of slabs of this size", pages)?;
-        let objects = move || enter(&SLABS[index]).objects as u64;
-        let name = format!("kmem_slab_{size:04}_objects");
-        counters.register(&name, "objects of this size in use", objects)?;
-        let requested = move || enter(&SLABS[index]).requested as u64;
-        let name = format!("kmem_slab_{size:04}_requested_bytes");
-        counters.register(&name, "bytes asked for, of those", requested)?;
+/// The counters of kmem, as a group: in all, and of the classes that have slabs.
+pub(crate) fn counters(f: &mut dyn FnMut(&str, &str, u64)) {
+    let stats = stats();
+    let large = LARGE_REQUESTED.load(Ordering::Relaxed) as u64;
+    f(
+        "kmem_requested_bytes",
+        "bytes asked for",
+        stats.requested as u64,
+    );
+    f(
+        "kmem_waste_percent",
+        "part of the pages that holds nothing asked for",
+        stats.waste_percent() as u64,
+    );
+    f(
+        "kmem_large_pages",
+        "pages of large allocations",
+        stats.large_pages as u64,
+    );
+    f(
+        "kmem_large_requested_bytes",
+        "bytes asked for, of those",
+        large,
+    );
+    for class in class_stats().filter(|class| class.pages > 0) {
+        let mut name = Name::default();
+        let values = [
+            ("pages", "pages of slabs of this size", class.pages),
+            ("objects", "objects of this size in use", class.objects),
+            (
+                "requested_bytes",
+                "bytes asked for, of those",
+                class.requested,
+            ),
+        ];
+        for (what, help, value) in values {
+            name.len = 0;
+            // The longest name fits: `kmem_slab_4096_requested_bytes`.
+            let _ = write!(name, "kmem_slab_{:04}_{what}", class.size);
+            f(name.as_str(), help, value as u64);
+        }
     }
-    Ok(())
+}
+
+/// A short text without allocation.
+#[derive(Default)]
+struct Name {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Name {
+    fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl Write for Name {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let end = self.len + text.len();
+        let room = self.bytes.get_mut(self.len..end).ok_or(core::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

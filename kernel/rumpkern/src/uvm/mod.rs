@@ -229,12 +229,10 @@ const GAUGES: [Gauge; 17] = [
     ("uvm_refused_total", "allocations refused", |s| s.refused),
 ];
 
-/// Puts the counters of memory into a kernel's registry.
-pub(crate) fn register_counters(kernel: &crate::kernel::Kernel) -> Result<(), Errno> {
+/// The counters of memory, as a group.
+pub(crate) fn counters(f: &mut dyn FnMut(&str, &str, u64)) {
+    let stats = stats();
     for (name, help, value) in GAUGES {
-        kernel
-            .counters()
-            .register(name, help, move || value(&stats()))?;
+        f(name, help, value(&stats));
     }
-    crate::kmem::register_counters(kernel)
 }
