@@ -24,7 +24,7 @@ pub use fallible::{Run, try_arc, try_box, try_vec};
 
 use crate::locks::short::{Short, enter};
 use crate::uvm::{
-    self, Alloc, KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem,
+    self, Alloc, KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, Purpose, VmPage, physmem,
 };
 use classes::{CLASSES, class_for};
 use core::alloc::{GlobalAlloc, Layout};
@@ -147,7 +147,7 @@ fn allocate_small(index: usize, layout: Layout, how: Alloc) -> Option<NonNull<u8
                 return Some(object);
             }
         }
-        let number = uvm::take_pages(class.pages as u32, how).ok()?;
+        let number = uvm::take_pages(class.pages as u32, how, Purpose::Kernel).ok()?;
         let physmem = physmem()?;
         make_slab(physmem, number, index);
         let mut slabs = enter(&SLABS[index]);
@@ -340,7 +340,7 @@ fn allocate_large(layout: Layout, how: Alloc) -> Option<NonNull<u8>> {
     let pages = u32::try_from(layout.size().div_ceil(PAGE_SIZE)).ok()?;
     // Runs are page aligned; for more, one is taken that must contain an aligned one.
     let more = u32::try_from(layout.align().div_ceil(PAGE_SIZE) - 1).ok()?;
-    let number = uvm::take_pages(pages.checked_add(more)?, how).ok()?;
+    let number = uvm::take_pages(pages.checked_add(more)?, how, Purpose::Kernel).ok()?;
     let physmem = physmem()?;
     let before = match more {
         0 => 0,

@@ -5,16 +5,18 @@
 //! rings are the host's and are not counted.
 //!
 //! ```text
-//!   0 ............................ used ...... wake ... target ... usable ......... limit
-//!                                                                  |--- reserve ---|
+//!   0 ........ used ........ target ... wake ... kernel's own ... usable ... limit
+//!                                                                  |--reserve--|
 //! ```
 //! - `limit`: `memlimit=`, or all there is. Never exceeded.
 //! - `reserve`: only [`Alloc::PageDaemon`] gets into it: the pagedaemon, I/O completions. Cleaning a
 //!   page copies nothing, so it is smaller than NetBSD's 2 × MAXPHYS.
-//! - `usable` = limit − reserve: what everybody else gets.
-//! - When less than half of `free_target` is left below `usable`, the pagedaemon is woken, and works
-//!   until `free_target` is left. It also works while those that wait want more than is free, or a run of pages that
-//!   what is free does not contain, whatever the marks say.
+//! - `usable` = limit − reserve: what everybody else gets. The last `kernel_reserve` pages of it are not given out as
+//!   [`Frame`](super::Frame)s, of which caches take all they can get, but for slabs and packet buffers: these are often
+//!   wanted by threads that cannot wait (NetBSD's `uvmexp.reserve_kernel`).
+//! - When less than `free_wake` is left below `usable`, the pagedaemon is woken, and works until `free_target` is left.
+//!   It also works while those that wait want more than is free, or a run of pages that what is free does not
+//!   contain, whatever the marks say.
 //!
 //! Who may wait: an lwp whose [`MemoryUse`] is `MayWait`, when it asks with [`Alloc::Wait`]. It sleeps on
 //! a sleep queue, and every page given back wakes one. A request that can never be met fails at once.
@@ -54,9 +56,21 @@ static REFUSED: AtomicU64 = AtomicU64::new(0);
 /// For tests: allocations until one is refused; 0 = never.
 static FAIL_AFTER: AtomicU64 = AtomicU64::new(0);
 
-/// Address-like key of the sleep queue; the counter's own address.
-fn wait_key() -> usize {
-    (&raw const GIVEN).addr()
+/// What pages are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A [`Frame`](super::Frame).
+    Frame,
+    /// A slab, or a large allocation of kmem's.
+    Kernel,
+}
+
+/// What the waiters of a purpose sleep on: addresses of the two counters, as they are at hand.
+fn wait_key(purpose: Purpose) -> usize {
+    match purpose {
+        Purpose::Frame => (&raw const GIVEN).addr(),
+        Purpose::Kernel => (&raw const GIVEN_UP).addr(),
+    }
 }
 
 /// The marks that follow from a limit, in pages.
@@ -68,6 +82,8 @@ pub struct Marks {
     pub reserve: usize,
     /// What others may use.
     pub usable: usize,
+    /// The part of that which is not for frames.
+    pub kernel_reserve: usize,
     /// The pagedaemon works until so many usable pages are free.
     pub free_target: usize,
     /// It is woken when fewer are.
@@ -79,13 +95,14 @@ impl Marks {
     pub fn of(limit: usize) -> Marks {
         let reserve = (limit / 32).clamp(8, 32);
         let usable = limit.saturating_sub(reserve);
-        let free_target = (usable / 16).clamp(4, 512);
+        let free_target = (usable / 12).clamp(8, 512);
         Marks {
             limit,
             reserve,
             usable,
+            kernel_reserve: free_target / 2,
             free_target,
-            free_wake: free_target.div_ceil(2),
+            free_wake: free_target * 3 / 4,
         }
     }
 }
@@ -134,15 +151,21 @@ pub(super) fn free_usable() -> usize {
 /// enough have been woken; freeing more before they have run would only empty the caches.
 pub fn short() -> bool {
     let free = free_usable();
-    free < marks().free_wake
-        || WANTED.load(Ordering::Relaxed) > free
-        || FRAGMENTED.load(Ordering::Relaxed)
+    free < marks().free_wake || wanted() > free || FRAGMENTED.load(Ordering::Relaxed)
+}
+
+/// How many pages must be free for all that wait.
+fn wanted() -> usize {
+    match WANTED.load(Ordering::Relaxed) {
+        0 => 0,
+        wanted => wanted + marks().kernel_reserve,
+    }
 }
 
 /// How many pages the pagedaemon should free now.
 pub(super) fn shortage() -> usize {
     let free = free_usable();
-    let wanted = WANTED.load(Ordering::Relaxed);
+    let wanted = wanted();
     let missing = match FRAGMENTED.swap(false, Ordering::Relaxed) {
         true => wanted,
         false => wanted.saturating_sub(free),
@@ -150,13 +173,19 @@ pub(super) fn shortage() -> usize {
     marks().free_target.saturating_sub(free).max(missing)
 }
 
-/// Counts `pages` if they fit under what `how` may use.
-fn charge(pages: usize, how: Alloc) -> bool {
+/// The most that may be in use after an allocation.
+fn most(marks: &Marks, how: Alloc, purpose: Purpose) -> usize {
+    match (how, purpose) {
+        (Alloc::PageDaemon, _) => marks.limit,
+        (_, Purpose::Kernel) => marks.usable,
+        (_, Purpose::Frame) => marks.usable - marks.kernel_reserve,
+    }
+}
+
+/// Counts `pages` if they fit under what `how` and `purpose` may use.
+fn charge(pages: usize, how: Alloc, purpose: Purpose) -> bool {
     let marks = marks();
-    let most = match how {
-        Alloc::PageDaemon => marks.limit,
-        Alloc::NoWait | Alloc::Wait => marks.usable,
-    };
+    let most = most(&marks, how, purpose);
     let mut used = USED.load(Ordering::Relaxed);
     loop {
         if used + pages > most {
@@ -178,8 +207,8 @@ fn charge(pages: usize, how: Alloc) -> bool {
 }
 
 /// Counts and takes a run, or neither.
-fn try_take(pages: u32, how: Alloc) -> Option<u32> {
-    if !charge(pages as usize, how) {
+fn try_take(pages: u32, how: Alloc, purpose: Purpose) -> Option<u32> {
+    if !charge(pages as usize, how, purpose) {
         return None;
     }
     let number = physmem().and_then(|physmem| physmem.take(pages));
@@ -202,31 +231,32 @@ fn allowed(how: Alloc) -> Alloc {
 }
 
 /// Takes a run of `pages` pages from the budget and from physical memory.
-pub(crate) fn take_pages(pages: u32, how: Alloc) -> Result<u32, Errno> {
+pub(crate) fn take_pages(pages: u32, how: Alloc, purpose: Purpose) -> Result<u32, Errno> {
     if !super::ready() || injected_failure() {
         return Err(Errno::ENOMEM);
     }
-    if let Some(number) = try_take(pages, how) {
+    if let Some(number) = try_take(pages, how, purpose) {
         return Ok(number);
     }
-    take_pages_short(pages, how)
+    take_pages_short(pages, how, purpose)
 }
 
 #[cold]
-fn take_pages_short(pages: u32, how: Alloc) -> Result<u32, Errno> {
+fn take_pages_short(pages: u32, how: Alloc, purpose: Purpose) -> Result<u32, Errno> {
     let how = allowed(how);
     pagedaemon::kick();
-    if how == Alloc::Wait && pages as usize <= marks().usable && pagedaemon::is_running() {
-        return wait_for(pages);
+    let possible = pages as usize <= most(&marks(), how, purpose);
+    if how == Alloc::Wait && possible && pagedaemon::is_running() {
+        return wait_for(pages, purpose);
     }
     // `allowed` may have opened the reserve.
-    try_take(pages, how).ok_or_else(|| {
+    try_take(pages, how, purpose).ok_or_else(|| {
         REFUSED.fetch_add(1, Ordering::Relaxed);
         Errno::ENOMEM
     })
 }
 
-fn wait_for(pages: u32) -> Result<u32, Errno> {
+fn wait_for(pages: u32, purpose: Purpose) -> Result<u32, Errno> {
     WAITS.fetch_add(1, Ordering::Relaxed);
     // SeqCst, here and where memory is given back: either this thread sees the memory, or the
     // giver sees this waiter.
@@ -237,7 +267,7 @@ fn wait_for(pages: u32) -> Result<u32, Errno> {
     let mut woken = false;
     let result = loop {
         let given = GIVEN.load(Ordering::SeqCst);
-        if let Some(number) = try_take(pages, Alloc::Wait) {
+        if let Some(number) = try_take(pages, Alloc::Wait, purpose) {
             break Ok(number);
         }
         if GIVEN_UP.load(Ordering::SeqCst) != given_up {
@@ -246,7 +276,8 @@ fn wait_for(pages: u32) -> Result<u32, Errno> {
         }
         pagedaemon::kick();
         let must_wait = || GIVEN.load(Ordering::SeqCst) == given;
-        woken |= sleepq::sleep(wait_key(), false, must_wait, || (), None) == Wakeup::Signalled;
+        woken |=
+            sleepq::sleep(wait_key(purpose), false, must_wait, || (), None) == Wakeup::Signalled;
     };
     RUN_WAITERS.fetch_sub((pages > 1) as usize, Ordering::SeqCst);
     WANTED.fetch_sub(pages as usize, Ordering::SeqCst);
@@ -277,7 +308,7 @@ fn give_budget(pages: usize) {
 /// Makes a run that was taken longer, in place.
 pub(crate) fn extend(number: u32, pages: u32, wanted: u32) -> bool {
     let more = (wanted - pages) as usize;
-    if !charge(more, Alloc::NoWait) {
+    if !charge(more, Alloc::NoWait, Purpose::Kernel) {
         return false;
     }
     if physmem().is_some_and(|physmem| physmem.extend(number, pages, wanted)) {
@@ -287,15 +318,20 @@ pub(crate) fn extend(number: u32, pages: u32, wanted: u32) -> bool {
     false
 }
 
-/// Wakes up to `most` waiters, longest waiting first; all, if one of them may find that what there is
-/// does not make the run it wants, and would leave it to the others.
+/// Wakes up to `most` waiters, longest waiting first, those for frames after the others; all, if one of them may find
+/// that what there is does not make the run it wants, and would leave it to the others.
 fn wake(most: usize) {
     if RUN_WAITERS.load(Ordering::SeqCst) > 0 {
         return wake_all_waiters(false);
     }
     GIVEN.fetch_add(1, Ordering::SeqCst);
-    for _ in 0..most {
-        if !sleepq::wake_one(wait_key(), |_| false) {
+    let mut left = most;
+    while left > 0 && sleepq::wake_one(wait_key(Purpose::Kernel), |_| false) {
+        left -= 1;
+    }
+    let for_frames = free_usable().saturating_sub(marks().kernel_reserve);
+    for _ in 0..left.min(for_frames) {
+        if !sleepq::wake_one(wait_key(Purpose::Frame), |_| false) {
             break;
         }
     }
@@ -311,9 +347,10 @@ pub(super) fn wake_all_waiters(give_up: bool) {
     if give_up {
         GIVEN_UP.fetch_add(1, Ordering::SeqCst);
     }
-    sleepq::wake_all(wait_key(), || {
-        GIVEN.fetch_add(1, Ordering::SeqCst);
-    });
+    GIVEN.fetch_add(1, Ordering::SeqCst);
+    for purpose in [Purpose::Kernel, Purpose::Frame] {
+        sleepq::wake_all(wait_key(purpose), || ());
+    }
 }
 
 /// For tests: lets `allocations` more page allocations through, and refuses the one after.

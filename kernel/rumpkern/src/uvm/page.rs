@@ -10,7 +10,7 @@
 //! in the host's region as found. Its fields belong to whoever owns the page (a frame's references,
 //! the LRU's links, a slab's free list) and are protected by the owner's lock.
 
-use super::limit;
+use super::limit::{self, Purpose};
 use crate::locks::short::{Short, enter};
 use core::fmt;
 use core::ptr::NonNull;
@@ -435,7 +435,7 @@ impl Frame {
     /// # Errors
     /// `ENOMEM`, depending on `how`.
     pub fn alloc(how: Alloc) -> Result<Frame, Errno> {
-        let number = limit::take_pages(1, how)?;
+        let number = limit::take_pages(1, how, Purpose::Frame)?;
         let physmem = physmem().ok_or(Errno::ENOMEM)?;
         let page = physmem.page(number);
         page.flags.store(0, Ordering::Relaxed);
