@@ -12,7 +12,7 @@ const NEVER: u64 = u64::MAX;
 /// How long an acknowledgment may be delayed (RFC 9293 §3.8.6.3: under half a second).
 pub(super) const DELAYED_ACK: u64 = 40_000_000;
 /// How soon it is tried again to send what the interface had no room for.
-const RETRY: u64 = 20_000_000;
+const RETRY: u64 = 5_000_000;
 /// How often a SYN is sent again: with the time-outs of RFC 6298, 191 s (RFC 9293 MUST-23: at least 180 s).
 const SYN_RETRIES: u8 = 7;
 /// How often data is, and how many window probes go unanswered: 9 min from the least time-out on.

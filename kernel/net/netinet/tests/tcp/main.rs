@@ -2,5 +2,6 @@
 
 mod loopback;
 mod peer;
+mod raw;
 mod stack;
 mod wire;

@@ -1,16 +1,12 @@
 //! The kernel on a wire, with smoltcp and with raw frames at the other end.
 
 use crate::peer::{FAIR, Fate, Peer, Weather};
-use crate::stack::{OUR_MAC, OURS, content, eventually, receive_all, send_all, stack};
-use rumpkern::uvm::{Cluster, SmallBuffer};
+use crate::raw::{frame, segment};
+use crate::stack::{OURS, content, receive_all, send_all, stack};
 use rumpnet::socket::MsgFlags;
 use rumpuser::Errno;
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
-use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol,
-    Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
-};
+use smoltcp::wire::TcpControl;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
@@ -89,55 +85,6 @@ fn nobody_at_the_address_is_said_before_long() {
     let nobody = SocketAddr::from((Ipv4Addr::new(10, 1, 200, 1), 80));
     assert_eq!(so.connect(nobody), Err(Errno::EINPROGRESS));
     so.close();
-}
-
-/// A frame with a TCP segment, by smoltcp's hand.
-pub fn frame(from: (u8, u16), to_port: u16, segment: &TcpRepr<'_>) -> Vec<u8> {
-    let source = Ipv4Addr::new(10, 1, 2, from.0);
-    let tcp = TcpRepr {
-        src_port: from.1,
-        dst_port: to_port,
-        ..*segment
-    };
-    let ip = Ipv4Repr {
-        src_addr: source,
-        dst_addr: OURS,
-        next_header: IpProtocol::Tcp,
-        payload_len: tcp.buffer_len(),
-        hop_limit: 64,
-    };
-    let link = EthernetRepr {
-        src_addr: EthernetAddress([2, 0, 0, 0, 2, from.0]),
-        dst_addr: EthernetAddress(OUR_MAC),
-        ethertype: EthernetProtocol::Ipv4,
-    };
-    let sums = ChecksumCapabilities::default();
-    let mut bytes = vec![0; 14 + ip.buffer_len() + tcp.buffer_len()];
-    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-    link.emit(&mut frame);
-    let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-    ip.emit(&mut packet, &sums);
-    let (src, dst) = (IpAddress::Ipv4(source), IpAddress::Ipv4(OURS));
-    let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
-    tcp.emit(&mut segment, &src, &dst, &sums);
-    bytes
-}
-
-fn segment(control: TcpControl, seq: u32, ack: Option<u32>, payload: &[u8]) -> TcpRepr<'_> {
-    TcpRepr {
-        src_port: 1,
-        dst_port: 1,
-        control,
-        seq_number: TcpSeqNumber(seq as i32),
-        ack_number: ack.map(|ack| TcpSeqNumber(ack as i32)),
-        window_len: 8000,
-        window_scale: None,
-        max_seg_size: Some(1460),
-        sack_permitted: false,
-        sack_ranges: [None; 3],
-        timestamp: None,
-        payload,
-    }
 }
 
 #[test]
@@ -238,74 +185,4 @@ fn ten_thousand_senseless_frames_hurt_nobody() {
         !peer.socket(handle).is_open() || peer.socket(handle).state() == tcp::State::TimeWait
     });
     listener.close();
-}
-
-#[test]
-fn what_waits_out_of_order_is_given_back_when_the_connection_ends() {
-    let (listener, port) = stack().listener(4);
-    let wire = stack().switch.raw_port();
-    let (clusters, smalls) = (Cluster::in_use(), SmallBuffer::in_use());
-    let from = (251, 9000);
-    wire.send(&frame(
-        from,
-        port,
-        &segment(TcpControl::Syn, 100, None, &[]),
-    ));
-    let mut answer = None;
-    eventually("an answer", || {
-        // The kernel asks for our Ethernet address first.
-        while let Some(bytes) = wire.receive() {
-            answer = answer.or(arp_or_ack(&wire, &bytes, from));
-        }
-        answer.is_some()
-    });
-    let ack = answer.map(|seq| seq.wrapping_add(1));
-    wire.send(&frame(
-        from,
-        port,
-        &segment(TcpControl::None, 101, ack, &[]),
-    ));
-    let (so, _) = listener.accept().expect("the connection");
-    for n in 1..20 {
-        let data = [n as u8; 1000];
-        let early = segment(TcpControl::None, 101 + n * 1000, ack, &data);
-        wire.send(&frame(from, port, &early));
-    }
-    eventually("the pieces are kept", || Cluster::in_use() > clusters + 10);
-    wire.send(&frame(
-        from,
-        port,
-        &segment(TcpControl::Rst, 101, None, &[]),
-    ));
-    eventually("they are given back", || Cluster::in_use() <= clusters);
-    eventually("and so are the small ones", || {
-        SmallBuffer::in_use() <= smalls
-    });
-    let mut buffer = [0; 1];
-    assert_eq!(
-        so.receive(&mut buffer, MsgFlags::empty()),
-        Err(Errno::ECONNRESET)
-    );
-    so.close();
-    listener.close();
-}
-
-/// Answers a question for our Ethernet address; or takes the number of a SYN to us.
-fn arp_or_ack(
-    wire: &rumpuser_hosted::RawPort,
-    bytes: &[u8],
-    (number, port): (u8, u16),
-) -> Option<u32> {
-    let frame = EthernetFrame::new_checked(bytes).ok()?;
-    let ours = [10, 1, 2, number];
-    if frame.ethertype() == EthernetProtocol::Arp && frame.payload().get(24..28)? == ours {
-        let mac = [2, 0, 0, 0, 2, number];
-        let mut reply = [&OUR_MAC[..], &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
-        reply.extend([&mac[..], &ours, &OUR_MAC, &OURS.octets()].concat());
-        wire.send(&reply);
-        return None;
-    }
-    let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
-    let segment = TcpPacket::new_checked(packet.payload()).ok()?;
-    (segment.dst_port() == port && segment.syn()).then(|| segment.seq_number().0 as u32)
 }
