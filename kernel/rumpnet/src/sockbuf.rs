@@ -167,9 +167,11 @@ impl Sockbuf {
     }
 
     /// Whether there is room enough to wake a writer: woken for less than a quarter, it would send in
-    /// crumbs.
+    /// crumbs. An empty buffer always has room: where the budget is spent that may be less than a quarter, and
+    /// no acknowledgment will come to wake the writer for more.
     pub fn has_room(&self) -> bool {
-        self.space() >= self.lowat().max(self.hiwat() / 4)
+        let space = self.space();
+        space >= self.lowat().max(self.hiwat() / 4) || (self.cc == 0 && space > 0)
     }
 
     /// Bytes that may be appended now (sbspace).
@@ -314,5 +316,107 @@ impl Sockbuf {
 impl Drop for Sockbuf {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rumpuser_hosted::Host;
+    use std::vec::Vec;
+
+    fn buffer(budget: &Arc<SbBudget>) -> Sockbuf {
+        Host::install_for_tests();
+        Sockbuf::new(budget.clone(), 2048)
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_and_the_budget_gets_it_back() {
+        let budget = Arc::new(SbBudget::new(1 << 20));
+        let mut sb = buffer(&budget);
+        sb.append_slice(b"one ").unwrap();
+        sb.append(Mbuf::from_slice(b"two ").unwrap()).unwrap();
+        sb.append(Mbuf::from_slice(&[b'3'; 5000]).unwrap()).unwrap();
+        assert_eq!(sb.len(), 5008);
+        assert_eq!(budget.held(), sb.stream().held_bytes());
+        let mut start = [0; 9];
+        sb.copy_range(0, 9)
+            .unwrap()
+            .copy_out(0, &mut start)
+            .unwrap();
+        assert_eq!(&start, b"one two 3");
+        sb.drop_front(9);
+        let rest = sb.take(4999).unwrap();
+        assert_eq!((sb.len(), rest.len(), budget.held()), (0, 4999, 0));
+    }
+
+    #[test]
+    fn small_pieces_of_large_storage_are_copied_together() {
+        let budget = Arc::new(SbBudget::new(1 << 20));
+        let mut sb = buffer(&budget);
+        let cluster = rumpkern::uvm::Cluster::alloc(rumpkern::uvm::Alloc::NoWait).unwrap();
+        for n in 0..1000 {
+            sb.append(Mbuf::from_cluster(cluster.clone(), n, 1).unwrap())
+                .unwrap();
+        }
+        assert_eq!(sb.len(), 1000);
+        assert!(
+            budget.held() < 2 * 1000 + MCLBYTES,
+            "{} bytes held",
+            budget.held()
+        );
+        assert!(cluster.is_unique());
+    }
+
+    #[test]
+    fn room_ends_at_the_high_water_mark_and_at_the_budget_but_each_buffer_has_some() {
+        let budget = Arc::new(SbBudget::new(64 << 10));
+        let mut greedy: Vec<Sockbuf> = (0..8).map(|_| buffer(&budget)).collect();
+        for sb in &mut greedy {
+            while sb.space() > 0 {
+                let n = sb.space().min(1000);
+                sb.append_slice(&[0; 1000][..n]).unwrap();
+            }
+            assert!(sb.len() >= SB_MIN && sb.len() <= sb.hiwat());
+        }
+        let most = budget.max() + greedy.len() * (SB_MIN + MCLBYTES);
+        assert!(budget.held() <= most, "{} of {most}", budget.held());
+        let late = buffer(&budget);
+        assert_eq!(late.space(), SB_MIN);
+        assert!(late.has_room(), "or its writer would never be woken");
+        drop(greedy);
+        assert_eq!((budget.held(), late.space()), (0, late.hiwat()));
+    }
+
+    #[test]
+    fn a_buffer_grows_at_need_unless_the_user_set_it() {
+        let budget = Arc::new(SbBudget::new(16 << 20));
+        let mut sb = buffer(&budget);
+        assert!(sb.grow(100_000) && sb.hiwat() == 100_000);
+        assert!(!sb.grow(50_000));
+        assert!(sb.grow(usize::MAX) && sb.hiwat() == budget.sb_max());
+        let mut set = buffer(&budget);
+        set.set_hiwat(10_000);
+        assert!(!set.grow(100_000) && set.max() == 10_000);
+        set.set_hiwat(usize::MAX);
+        assert_eq!(set.hiwat(), budget.sb_max());
+    }
+
+    #[test]
+    fn messages_are_bounded_in_bytes_and_in_number() {
+        let budget = Arc::new(SbBudget::new(1 << 20));
+        let mut sb = buffer(&budget);
+        let mut taken = 0;
+        while sb.append_record(None, Mbuf::new()).is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, MAX_RECORDS);
+        assert_eq!((sb.is_empty(), sb.len()), (false, 0));
+        while sb.take_record().is_some() {}
+        let large = || Mbuf::from_slice(&[0; 10_000]).unwrap();
+        while sb.append_record(None, large()).is_ok() {}
+        assert!(sb.len() <= sb.hiwat());
+        sb.flush();
+        assert_eq!(budget.held(), 0);
     }
 }
