@@ -8,7 +8,7 @@ use rumpnet_netinet::tcp::Tcp;
 use rumpuser::Errno;
 use rumpuser_hosted::{Host, Switch};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The kernel's address on the switch.
@@ -20,6 +20,12 @@ pub const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub struct Stack {
     pub kernel: Arc<Kernel>,
     pub switch: Switch,
+}
+
+/// For tests that a flood of SYNs would disturb, and for that flood: one of them at a time.
+pub fn undisturbed() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The process's kernel, booted by whoever asks first.

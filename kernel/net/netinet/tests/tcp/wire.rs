@@ -2,7 +2,7 @@
 
 use crate::peer::{FAIR, Fate, Peer, Weather};
 use crate::raw::{frame, segment};
-use crate::stack::{OURS, content, receive_all, send_all, stack};
+use crate::stack::{OURS, content, receive_all, send_all, stack, undisturbed};
 use rumpnet::socket::MsgFlags;
 use rumpuser::Errno;
 use smoltcp::socket::tcp;
@@ -89,6 +89,7 @@ fn nobody_at_the_address_is_said_before_long() {
 
 #[test]
 fn a_hundred_thousand_syns_leave_little_behind_and_a_client_is_served_meanwhile() {
+    let _alone = undisturbed();
     let tcp = stack().tcp();
     let (listener, port) = stack().listener(4);
     let flood = stack().switch.raw_port();
