@@ -1,6 +1,6 @@
 //! A far end made by hand, frame by frame: what no honest stack would do.
 
-use crate::stack::{OUR_MAC, OURS, eventually, stack};
+use crate::stack::{OUR_MAC, OURS, eventually, stack, undisturbed};
 use rumpkern::uvm::{Cluster, Drain, SmallBuffer};
 use rumpnet::socket::{MsgFlags, Socket};
 use rumpuser::Errno;
@@ -195,6 +195,7 @@ fn ones_sum(bytes: &[u8]) -> u16 {
 
 #[test]
 fn what_waits_out_of_order_is_given_back_when_the_connection_ends() {
+    let _alone = undisturbed();
     let (listener, port) = stack().listener(4);
     let (clusters, smalls) = (Cluster::in_use(), SmallBuffer::in_use());
     let (raw, so) = Raw::connected(251, &listener, port);
@@ -216,6 +217,7 @@ fn what_waits_out_of_order_is_given_back_when_the_connection_ends() {
 
 #[test]
 fn what_waits_out_of_order_is_dropped_when_memory_is_short_and_comes_again() {
+    let _alone = undisturbed();
     let (listener, port) = stack().listener(4);
     let (raw, so) = Raw::connected(252, &listener, port);
     for n in 1..5 {
@@ -234,6 +236,7 @@ fn what_waits_out_of_order_is_dropped_when_memory_is_short_and_comes_again() {
 
 #[test]
 fn a_router_with_a_small_link_is_believed_if_it_quotes_what_is_in_flight() {
+    let _alone = undisturbed();
     let (listener, port) = stack().listener(4);
     let (raw, so) = Raw::connected(253, &listener, port);
     so.send(&[7; 2920], None, MsgFlags::empty())
@@ -258,6 +261,7 @@ fn a_router_with_a_small_link_is_believed_if_it_quotes_what_is_in_flight() {
 
 #[test]
 fn an_unreachable_port_ends_an_attempt_to_connect_but_no_connection() {
+    let _alone = undisturbed();
     let (listener, port) = stack().listener(4);
     let (raw, so) = Raw::connected(254, &listener, port);
     so.send(&[7; 100], None, MsgFlags::empty())
