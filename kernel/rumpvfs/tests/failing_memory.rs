@@ -1,0 +1,74 @@
+//! Each allocation of pages refused in turn: whoever asked gets `ENOMEM`, and nothing is broken afterwards.
+//!
+//! A binary of its own: the refusal is the process's.
+
+mod testfs;
+
+use rumpkern::lwp::{MemoryUse, set_memory_use};
+use rumpkern::uvm;
+use rumpuser::Errno;
+use rumpvfs::pagecache::{Patience, ReadAhead};
+use rumpvfs::vfs::Sizes;
+use testfs::{ROOT, Rig, attach, pattern};
+
+const MEMORY: usize = 8 << 20;
+const SIZES: Sizes = Sizes {
+    vnodes: 16,
+    names: 64,
+    buffers: 4,
+};
+
+#[test]
+fn whichever_page_is_refused_reading_and_writing_go_on_afterwards() {
+    let _lwp = attach(MEMORY);
+    let _refused = set_memory_use(MemoryUse::NoWait);
+    let bytes = pattern(1, 150_000);
+    let mut refusals = 0;
+    for allocation in 1..120 {
+        let rig = Rig::new(SIZES, 4000, (4096, 1), |volume, disk| {
+            volume.file(disk, ROOT, "f", &bytes, false);
+            volume.file(disk, ROOT, "g", &bytes, false);
+        });
+        let mut expected = bytes.clone();
+        uvm::fail_after(allocation);
+        let mut note = |errno: Errno| {
+            assert_eq!(errno, Errno::ENOMEM, "allocation {allocation}");
+            refusals += 1;
+        };
+        if let (Ok(f), Ok(g)) = (rig.lookup("f"), rig.lookup("g")) {
+            let mut reader = ReadAhead::new();
+            let mut buf = vec![0; 20_000];
+            for at in (0..150_000).step_by(20_000) {
+                match f.read(at, &mut buf, &mut reader) {
+                    Ok(count) => assert!(buf[..count] == bytes[at as usize..][..count]),
+                    Err(errno) => note(errno),
+                }
+            }
+            match g.read_frames(5000, 9000, &mut ReadAhead::new(), Patience::Wait) {
+                Ok(lent) => assert_eq!(lent[0].frame.as_bytes()[904..], bytes[5000..8192]),
+                Err(errno) => note(errno),
+            }
+            let _locked = g.lock_exclusive();
+            for (at, len) in [(100, 9_000), (40_000, 70_000)] {
+                match g.write(at, &vec![9; len]) {
+                    Ok(count) => expected[at as usize..][..count].fill(9),
+                    Err(errno) => note(errno),
+                }
+            }
+        }
+        uvm::fail_after(0);
+        for (name, right) in [("f", &bytes), ("g", &expected)] {
+            let mut all = vec![0; 150_000];
+            let vnode = rig.lookup(name).unwrap();
+            assert_eq!(vnode.read(0, &mut all, &mut ReadAhead::new()), Ok(150_000));
+            assert!(all == **right, "{name}, allocation {allocation}");
+        }
+        rig.unmount().unwrap();
+        rig.mount().unwrap();
+        let mut all = vec![0; 150_000];
+        let g = rig.lookup("g").unwrap();
+        assert_eq!(g.read(0, &mut all, &mut ReadAhead::new()), Ok(150_000));
+        assert!(all == expected, "from disk, allocation {allocation}");
+    }
+    assert!(refusals > 5, "only {refusals} refusals were seen");
+}
