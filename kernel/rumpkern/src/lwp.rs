@@ -145,6 +145,15 @@ pub fn set_memory_use(memory_use: MemoryUse) -> MemoryUseGuard {
     }
 }
 
+/// Makes the calling lwp's allocations fail rather than wait, until the guard is dropped; one that uses the reserve
+/// goes on to. For a stretch under a lock that I/O completions take.
+pub fn refuse_to_wait() -> MemoryUseGuard {
+    match memory_use() {
+        Some(MemoryUse::Reserve) => set_memory_use(MemoryUse::Reserve),
+        _ => set_memory_use(MemoryUse::NoWait),
+    }
+}
+
 /// Restores the former [`MemoryUse`].
 #[must_use = "the former use comes back when this is dropped"]
 pub struct MemoryUseGuard {

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rumpkern::locks::Mutex;
-use rumpuser::Errno;
+use rumpuser::{Errno, PAGE_SIZE};
 
 /// The longest name that is kept.
 pub const NAME_BYTES: usize = 38;
@@ -80,10 +80,19 @@ pub(crate) struct NameCache {
     misses: AtomicU64,
 }
 
+/// As many sets as fill the pages that `sets` of them take: beyond a page, memory comes in whole ones.
+fn whole_pages(sets: usize) -> usize {
+    let bytes = sets * size_of::<[Entry; WAYS]>();
+    match bytes > PAGE_SIZE {
+        true => bytes.next_multiple_of(PAGE_SIZE) / size_of::<[Entry; WAYS]>(),
+        false => sets,
+    }
+}
+
 impl NameCache {
     /// A cache for about `capacity` names.
     pub(crate) fn new(capacity: usize, seed: Seed) -> Result<NameCache, Errno> {
-        let sets = (capacity / WAYS / SHARDS).max(1);
+        let sets = whole_pages((capacity / WAYS / SHARDS).max(1));
         let mut shards = Vec::new();
         shards
             .try_reserve_exact(SHARDS)

@@ -18,8 +18,8 @@ use rumpuser::{
 
 /// More segments than this are not used in one request, whatever the device takes.
 const MAX_SEGMENTS: usize = 256;
-/// More requests than this are not in flight at once.
-const MAX_DEPTH: usize = 128;
+/// More requests than this are not in flight at once: a page of them.
+const MAX_DEPTH: usize = PAGE_SIZE / size_of::<Slot>();
 /// Completions that are run before others get a turn.
 const BATCH: usize = 32;
 
@@ -456,6 +456,8 @@ impl Drop for BlockQueue {
 impl State {
     /// Puts a request at the end of those that wait for the device.
     fn wait(&mut self, bio: Bio) -> Result<(), (Errno, Bio)> {
+        // Completions take the table's lock, and may be what would bring memory: no waiting under it.
+        let _no_wait = lwp::refuse_to_wait();
         if self.waiting.try_reserve(1).is_err() {
             return Err((Errno::ENOMEM, bio));
         }
