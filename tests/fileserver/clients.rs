@@ -6,10 +6,10 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use rump_tests::disk::{Disk, Format, write_random};
-use rump_tests::http::Connection;
+use rump_tests::guest::Boot;
 use rump_tests::tree::fingerprint;
 
-use crate::{assert_sane, serve, small_disk};
+use crate::{Town, assert_sane, fileserver, small_disk};
 
 #[test]
 fn eight_clients_fetch_large_files_at_once() {
@@ -18,16 +18,16 @@ fn eight_clients_fetch_large_files_at_once() {
             write_random(&files.join(format!("{number}.bin")), 4 << 20);
         }
     });
-    let guest = serve(&disk);
+    let town = Town::around(Boot::new(fileserver()).disk(&disk.image));
     let start = Barrier::new(8);
     scope(|scope| {
         for number in 0..8 {
-            let (disk, guest, start) = (&disk, &guest, &start);
+            let (disk, town, start) = (&disk, &town, &start);
             scope.spawn(move || {
                 start.wait();
                 for turn in 0..8 {
                     let name = format!("{}.bin", (number + turn) % 8);
-                    let response = guest.get(&format!("/{name}"));
+                    let response = town.get(&format!("/{name}"));
                     assert_eq!(
                         fingerprint(&response.body),
                         disk.tree.nodes[&name],
@@ -37,16 +37,14 @@ fn eight_clients_fetch_large_files_at_once() {
             });
         }
     });
-    assert_sane(&guest);
+    assert_sane(&town.guest);
 }
 
 #[test]
 fn clients_that_never_finish_their_request_do_not_hold_up_others() {
     let disk = small_disk();
-    let guest = serve(&disk);
-    let mut slow: Vec<Connection> = (0..100)
-        .map(|_| Connection::open(guest.address()).expect("a connection"))
-        .collect();
+    let town = Town::around(Boot::new(fileserver()).disk(&disk.image));
+    let mut slow = town.connections(100);
     for connection in &mut slow {
         connection
             .send(b"GET /1k.bin HTTP/1.1\r\nHost: guest\r\n")
@@ -58,14 +56,14 @@ fn clients_that_never_finish_their_request_do_not_hold_up_others() {
             let _ = connection.send(b"X: y\r\n");
         }
         let started = Instant::now();
-        assert_eq!(guest.get("/100k.bin").body.len(), 100 << 10);
+        assert_eq!(town.get("/100k.bin").body.len(), 100 << 10);
         assert!(
             started.elapsed() < Duration::from_secs(3),
             "round {round}: {:?}",
             started.elapsed()
         );
     }
-    assert_sane(&guest);
+    assert_sane(&town.guest);
 }
 
 #[test]
@@ -73,10 +71,8 @@ fn clients_that_never_read_do_not_hold_up_others() {
     let disk = Disk::of(Format::UFS2, |files| {
         write_random(&files.join("large.bin"), 8 << 20)
     });
-    let guest = serve(&disk);
-    let mut deaf: Vec<Connection> = (0..20)
-        .map(|_| Connection::open(guest.address()).expect("a connection"))
-        .collect();
+    let town = Town::around(Boot::new(fileserver()).disk(&disk.image));
+    let mut deaf = town.connections(20);
     for connection in &mut deaf {
         connection
             .request("GET", "/large.bin", &[])
@@ -84,13 +80,13 @@ fn clients_that_never_read_do_not_hold_up_others() {
     }
     sleep(Duration::from_millis(500));
     assert_eq!(
-        fingerprint(&guest.get("/large.bin").body),
+        fingerprint(&town.get("/large.bin").body),
         disk.tree.nodes["large.bin"]
     );
     // And the deaf one gets all of it when it listens again.
     let late = deaf[7].response("GET").expect("an answer");
     assert_eq!(fingerprint(&late.body), disk.tree.nodes["large.bin"]);
-    assert_sane(&guest);
+    assert_sane(&town.guest);
 }
 
 #[test]
@@ -98,9 +94,9 @@ fn connections_that_are_reset_in_the_middle_leave_nothing_behind() {
     let disk = Disk::of(Format::UFS2, |files| {
         write_random(&files.join("large.bin"), 8 << 20)
     });
-    let guest = serve(&disk);
+    let town = Town::around(Boot::new(fileserver()).disk(&disk.image));
     for _ in 0..300 {
-        let mut connection = Connection::open(guest.address()).expect("a connection");
+        let mut connection = town.connect();
         connection
             .request("GET", "/large.bin", &[])
             .expect("it takes it");
@@ -112,19 +108,19 @@ fn connections_that_are_reset_in_the_middle_leave_nothing_behind() {
         // Dropped with data unread: the kernel here sends a reset.
     }
     assert_eq!(
-        fingerprint(&guest.get("/large.bin").body),
+        fingerprint(&town.get("/large.bin").body),
         disk.tree.nodes["large.bin"]
     );
-    assert_sane(&guest);
+    assert_sane(&town.guest);
 }
 
 #[test]
 fn an_idle_guest_leaves_the_host_alone() {
     let disk = small_disk();
-    let guest = serve(&disk);
-    assert_eq!(guest.get("/1k.bin").status, 200);
+    let town = Town::around(Boot::new(fileserver()).disk(&disk.image));
+    assert_eq!(town.get("/1k.bin").status, 200);
     sleep(Duration::from_secs(1));
-    let used = |at: Instant| (guest.processor_time(), at.elapsed());
+    let used = |at: Instant| (town.guest.processor_time(), at.elapsed());
     let start = Instant::now();
     let (before, _) = used(start);
     sleep(Duration::from_secs(5));

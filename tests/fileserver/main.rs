@@ -3,6 +3,7 @@
 mod arguments;
 mod budget;
 mod clients;
+mod crowds;
 mod disks;
 mod frames;
 mod hostile_disks;
@@ -12,7 +13,10 @@ use std::path::PathBuf;
 
 use rump_tests::disk::{Disk, Format, write_random};
 use rump_tests::guest::{Boot, Guest};
+use rump_tests::http::{Connection, Response};
 use rump_tests::image::image;
+use rump_tests::namespace::Namespace;
+use rump_tests::setup;
 
 /// The appliance's image.
 fn fileserver() -> PathBuf {
@@ -22,6 +26,55 @@ fn fileserver() -> PathBuf {
 /// A guest that serves a disk.
 fn serve(disk: &Disk) -> Guest {
     Boot::new(fileserver()).disk(&disk.image).start().serving()
+}
+
+/// A guest among many clients.
+///
+/// On a tap device where that may be: QEMU's user network takes new connections one at a time, and a second each.
+struct Town {
+    guest: Guest,
+    namespace: Option<Namespace>,
+}
+
+impl Town {
+    fn around(boot: Boot<'_>) -> Self {
+        if setup::is_root() {
+            let namespace = Namespace::new();
+            let guest = boot.on_tap(&namespace).start().serving();
+            return Self {
+                guest,
+                namespace: Some(namespace),
+            };
+        }
+        Self {
+            guest: boot.start().serving(),
+            namespace: None,
+        }
+    }
+
+    /// A new connection, if the server takes one.
+    fn try_connect(&self) -> anyhow::Result<Connection> {
+        let address = self.guest.address();
+        match &self.namespace {
+            Some(namespace) => namespace.enter(|| Connection::open(address)),
+            None => Connection::open(address),
+        }
+    }
+
+    fn connect(&self) -> Connection {
+        self.try_connect().expect("a connection")
+    }
+
+    fn connections(&self, count: usize) -> Vec<Connection> {
+        (0..count).map(|_| self.connect()).collect()
+    }
+
+    fn get(&self, target: &str) -> Response {
+        let answer = self
+            .connect()
+            .exchange("GET", target, &["Connection: close"]);
+        answer.unwrap_or_else(|error| panic!("GET {target}: {error:#}"))
+    }
 }
 
 /// A disk with a few files of known names and lengths.
