@@ -7,7 +7,9 @@
 #![allow(unsafe_code)]
 
 use crate::kernel::Kernel;
-use crate::locks::{Condvar, Held, Mutex};
+#[cfg(debug_assertions)]
+use crate::locks::Held;
+use crate::locks::{Condvar, Mutex};
 use crate::proc::Proc;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -47,13 +49,16 @@ pub struct Lwp {
     kernel: Option<Arc<Kernel>>,
     proc: Option<Arc<Proc>>,
     memory_use: AtomicU8,
+    #[cfg(debug_assertions)]
     held: OwnHeld,
 }
 
-/// The locks an lwp holds: only its own thread looks.
+/// The locks an lwp holds: only its own thread looks. Kept where the order of locks is checked.
+#[cfg(debug_assertions)]
 struct OwnHeld(Held);
 
 // SAFETY: `with_held` is the only access, and gives it to the lwp's own thread alone.
+#[cfg(debug_assertions)]
 unsafe impl Sync for OwnHeld {}
 
 impl Lwp {
@@ -205,6 +210,7 @@ fn new_lwp(
         kernel,
         proc,
         memory_use: AtomicU8::new(number_of(memory_use)),
+        #[cfg(debug_assertions)]
         held: OwnHeld(Held::new()),
     })
 }

@@ -26,8 +26,6 @@ pub static UNRANKED: LockClass = LockClass {
 /// Which locks an lwp holds; in release builds, nothing.
 #[cfg(debug_assertions)]
 pub(crate) use checked::Held;
-#[cfg(not(debug_assertions))]
-pub(crate) use unchecked::Held;
 
 #[cfg(debug_assertions)]
 mod checked {
@@ -93,19 +91,6 @@ mod checked {
             };
             entries.copy_within(at + 1..depth, at);
             self.depth.set(depth - 1);
-        }
-    }
-}
-
-#[cfg(not(debug_assertions))]
-mod unchecked {
-    /// Nothing: the order is checked in debug builds.
-    #[derive(Debug)]
-    pub(crate) struct Held;
-
-    impl Held {
-        pub(crate) const fn new() -> Held {
-            Held
         }
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod sleepq;
 #[cfg(test)]
 mod tests;
 
+#[cfg(debug_assertions)]
 pub(crate) use class::Held;
 pub use class::{LockClass, UNRANKED};
 pub use condvar::{Condvar, WaitResult};
