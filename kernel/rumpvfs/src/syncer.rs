@@ -2,7 +2,7 @@
 
 use crate::mount::Mount;
 use crate::vfs::Vfs;
-use crate::vnode::Wait;
+use crate::vnode::{Vnode, Wait};
 use alloc::sync::{Arc, Weak};
 use core::time::Duration;
 use rumpkern::kernel::Kernel;
@@ -54,10 +54,9 @@ impl Vfs {
     /// The first error; the rest was written all the same.
     pub fn sync_mount(&self, mount: &Arc<Mount>, wait: Wait) -> Result<(), Errno> {
         let mut result = Ok(());
-        self.vnodes.for_each(Some(mount), |vnode| {
-            if vnode.dirty_pages() > 0 {
-                result = result.and(vnode.flush_pages(wait));
-            }
+        let is_dirty = |vnode: &Vnode| vnode.dirty_pages() > 0;
+        self.vnodes.for_each(mount, is_dirty, |vnode| {
+            result = result.and(vnode.flush_pages(wait));
         });
         if mount.is_read_only() && result.is_ok() {
             return Ok(());

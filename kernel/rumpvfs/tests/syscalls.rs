@@ -11,7 +11,7 @@ use rumpvfs::namei::{Access, Last};
 use rumpvfs::pagecache::Patience;
 use rumpvfs::syscalls::{self, OpenFlags, Whence};
 use rumpvfs::vfs::Sizes;
-use rumpvfs::vnode::{DirEntry, VnodeType};
+use rumpvfs::vnode::{DirEntry, VnodeType, Wait};
 use std::sync::Arc;
 use testfs::{ROOT, Rig, TestDisk, Volume, attach, pattern};
 
@@ -193,6 +193,29 @@ fn truncation_and_growth_show_zeroes() {
     assert_eq!(rig.vfs.truncate(&proc, b"dir", 0), Err(Errno::EISDIR));
     drop(open(&rig, &proc, "dir/file", RW | OpenFlags::TRUNC).unwrap());
     assert_eq!(file.read_at(0, &mut buf), Ok(0));
+}
+
+#[test]
+fn sync_writes_every_dirty_file() {
+    let _lwp = attach(MEMORY);
+    let (rig, proc) = rig();
+    // Fewer than there can be vnodes: nothing is written to make room.
+    for number in 0..30 {
+        let name = format!("f{number}");
+        let file = open(&rig, &proc, &name, RW | OpenFlags::CREAT).unwrap();
+        assert_eq!(file.write(&[number; 3000]), Ok(3000));
+    }
+    assert_eq!(rig.vfs.stats().pages.dirty, 30);
+    assert_eq!(rig.vfs.sync(Wait::Stable), Ok(()));
+    assert_eq!(rig.vfs.stats().pages.dirty, 0);
+    let bytes = rig.disk.shared().bytes.lock().unwrap();
+    for number in 0..30 {
+        let there = bytes
+            .windows(3000)
+            .step_by(512)
+            .any(|bytes| *bytes == [number; 3000]);
+        assert!(there, "file {number} is not on the disk");
+    }
 }
 
 #[test]

@@ -27,6 +27,9 @@ enum Entry {
 
 type Table = LruMap<Key, Entry>;
 
+/// Vnodes that are visited after one look at the table.
+const BATCH: usize = 16;
+
 /// How the cache is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VnodeStats {
@@ -200,25 +203,50 @@ impl VnodeCache {
         }
     }
 
-    /// Calls `visit` for every vnode of `mount`, or of every mount. Vnodes that come while it goes on may be missed.
-    pub(crate) fn for_each(&self, mount: Option<&Mount>, mut visit: impl FnMut(&VnodeRef)) {
+    /// Calls `visit` for every vnode of `mount` that `suits`. Those that come, or come to suit, while it goes on may be
+    /// missed. Nothing is locked meanwhile.
+    pub(crate) fn for_each(
+        &self,
+        mount: &Mount,
+        suits: impl Fn(&Vnode) -> bool,
+        mut visit: impl FnMut(&VnodeRef),
+    ) {
         let mut after = 0;
-        while let Some(vnode) = self.next_after(mount, after) {
-            after = vnode.id();
-            visit(&vnode);
+        loop {
+            let batch = self.batch_after(mount, after, &suits);
+            let Some(last) = batch.iter().flatten().last() else {
+                return;
+            };
+            after = last.id();
+            batch.iter().flatten().for_each(&mut visit);
         }
     }
 
-    /// The vnode with the smallest id above `after`.
-    fn next_after(&self, mount: Option<&Mount>, after: u64) -> Option<VnodeRef> {
+    /// The vnodes of `mount` with the smallest ids above `after` that `suits`, in order.
+    fn batch_after(
+        &self,
+        mount: &Mount,
+        after: u64,
+        suits: &impl Fn(&Vnode) -> bool,
+    ) -> [Option<VnodeRef>; BATCH] {
+        let mut found = [const { None::<&Arc<Vnode>> }; BATCH];
         let table = self.table.lock();
-        let here = table.oldest_first().filter_map(|(key, entry)| match entry {
-            Entry::Here(vnode) if mount.is_none_or(|mount| mount.id() == key.0) => Some(vnode),
-            _ => None,
-        });
-        here.filter(|vnode| vnode.id() > after)
-            .min_by_key(|vnode| vnode.id())
-            .map(VnodeRef::first)
+        for (key, entry) in table.oldest_first() {
+            let Entry::Here(vnode) = entry else {
+                continue;
+            };
+            if key.0 != mount.id() || vnode.id() <= after || !suits(vnode) {
+                continue;
+            }
+            let is_behind =
+                |there: &Option<&Arc<Vnode>>| there.is_some_and(|there| there.id() < vnode.id());
+            let at = found.partition_point(is_behind);
+            if at < BATCH {
+                found[at..].rotate_right(1);
+                found[at] = Some(vnode);
+            }
+        }
+        found.map(|vnode| vnode.map(VnodeRef::first))
     }
 
     /// The counters.
