@@ -3,13 +3,13 @@
 //! Small objects come from slabs: one or a few pages cut into objects of one size. What a slab needs
 //! to know is in the `vm_page` of its first page and in its free objects, so an object has no header and
 //! a page of 64-byte objects holds 64. Larger ones are runs of whole pages. Sizes go in steps of 16
-//! bytes up to 256 and then so that little of a slab is left over; see [`classes`].
+//! bytes up to 256 and then so that little of a slab is left over; see `classes.rs`.
 //!
 //! A class of which there are few objects has no slab of its own: it *borrows* free objects of the next larger classes,
 //! up to half a slab's worth. So thirty kinds of object do not hold thirty pages that are nearly empty.
 //!
-//! An empty slab of one page is kept if its class has others, none of them empty, and memory is not short; else it goes
-//! back at once. The pagedaemon takes those that are kept. Each class has a lock of its own, held for some tens of nanoseconds.
+//! An empty slab of one page is kept if its class has no other empty one and memory is plenty, or not short and the
+//! class has slabs in use; else it goes back at once. The pagedaemon takes those that are kept. Each class has a lock of its own, held for some tens of nanoseconds.
 //!
 //! An allocation by an lwp waits for the pagedaemon when memory is short (see `uvm/limit.rs`). It fails
 //! only if the request can never be met, or the thread must not wait. For what an input can make
@@ -19,8 +19,11 @@
 
 mod classes;
 mod fallible;
+mod stats;
 
 pub use fallible::{Run, try_arc, try_box, try_vec};
+pub(crate) use stats::counters;
+pub use stats::{ClassStats, KmemStats, class_stats, stats};
 
 use crate::locks::short::{Short, enter};
 use crate::uvm::{
@@ -28,7 +31,6 @@ use crate::uvm::{
 };
 use classes::{CLASSES, class_for};
 use core::alloc::{GlobalAlloc, Layout};
-use core::fmt::Write;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use rumpuser::PAGE_SIZE;
@@ -303,8 +305,6 @@ fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, layout: Layo
     {
         BORROWED[own].fetch_sub(class.size as usize, Ordering::Relaxed);
     }
-    // Looked at outside of the lock.
-    let may_keep = class.pages == 1 && !uvm::short();
     let empty = {
         let mut slabs = enter(&SLABS[index]);
         let mut state = SlabState::of(page);
@@ -325,8 +325,9 @@ fn free_small(physmem: &PhysMem, number: u32, address: NonNull<u8>, layout: Layo
             return;
         }
         slabs.unlink(physmem, number, index);
-        // A class whose only slab this is will borrow rather than need it at once.
-        if slabs.spare == NIL && slabs.slabs > 1 && may_keep {
+        // A class whose only slab this is can borrow, if memory matters.
+        let may_keep = class.pages == 1 && slabs.spare == NIL;
+        if may_keep && (uvm::plenty() || slabs.slabs > 1 && !uvm::short()) {
             slabs.spare = number;
             return;
         }
@@ -470,138 +471,6 @@ pub(crate) fn drain() -> usize {
         }
     }
     freed
-}
-
-/// What kmem holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KmemStats {
-    /// Pages, slabs and large allocations.
-    pub pages: usize,
-    /// Bytes that were asked for and are in use.
-    pub requested: usize,
-    /// Objects in slabs that are in use.
-    pub objects: usize,
-    /// Pages of large allocations.
-    pub large_pages: usize,
-}
-
-impl KmemStats {
-    /// The part of the pages that holds nothing that was asked for, in percent.
-    pub fn waste_percent(&self) -> usize {
-        let bytes = self.pages * PAGE_SIZE;
-        (bytes - self.requested.min(bytes)) * 100 / bytes.max(1)
-    }
-}
-
-/// What kmem holds now.
-pub fn stats() -> KmemStats {
-    let large_pages = LARGE_PAGES.load(Ordering::Relaxed);
-    let mut stats = KmemStats {
-        pages: large_pages,
-        requested: LARGE_REQUESTED.load(Ordering::Relaxed),
-        objects: 0,
-        large_pages,
-    };
-    for (index, slabs) in SLABS.iter().enumerate() {
-        let slabs = enter(slabs);
-        stats.pages += slabs.slabs * CLASSES[index].pages as usize;
-        stats.requested += slabs.requested;
-        stats.objects += slabs.objects;
-    }
-    stats
-}
-
-/// What one size class holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClassStats {
-    /// Bytes of an object.
-    pub size: usize,
-    /// Pages of its slabs.
-    pub pages: usize,
-    /// Objects in use.
-    pub objects: usize,
-    /// Bytes that were asked for, of those.
-    pub requested: usize,
-}
-
-/// What each size class holds now, small sizes first.
-pub fn class_stats() -> impl Iterator<Item = ClassStats> {
-    SLABS.iter().zip(CLASSES).map(|(slabs, class)| {
-        let slabs = enter(slabs);
-        ClassStats {
-            size: class.size as usize,
-            pages: slabs.slabs * class.pages as usize,
-            objects: slabs.objects,
-            requested: slabs.requested,
-        }
-    })
-}
-
-/// The counters of kmem, as a group: in all, and of the classes that have slabs.
-pub(crate) fn counters(f: &mut dyn FnMut(&str, &str, u64)) {
-    let stats = stats();
-    let large = LARGE_REQUESTED.load(Ordering::Relaxed) as u64;
-    f(
-        "kmem_requested_bytes",
-        "bytes asked for",
-        stats.requested as u64,
-    );
-    f(
-        "kmem_waste_percent",
-        "part of the pages that holds nothing asked for",
-        stats.waste_percent() as u64,
-    );
-    f(
-        "kmem_large_pages",
-        "pages of large allocations",
-        stats.large_pages as u64,
-    );
-    f(
-        "kmem_large_requested_bytes",
-        "bytes asked for, of those",
-        large,
-    );
-    for class in class_stats().filter(|class| class.pages > 0) {
-        let mut name = Name::default();
-        let values = [
-            ("pages", "pages of slabs of this size", class.pages),
-            ("objects", "objects of this size in use", class.objects),
-            (
-                "requested_bytes",
-                "bytes asked for, of those",
-                class.requested,
-            ),
-        ];
-        for (what, help, value) in values {
-            name.len = 0;
-            // The longest name fits: `kmem_slab_4096_requested_bytes`.
-            let _ = write!(name, "kmem_slab_{:04}_{what}", class.size);
-            f(name.as_str(), help, value as u64);
-        }
-    }
-}
-
-/// A short text without allocation.
-#[derive(Default)]
-struct Name {
-    bytes: [u8; 32],
-    len: usize,
-}
-
-impl Name {
-    fn as_str(&self) -> &str {
-        core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
-    }
-}
-
-impl Write for Name {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        let end = self.len + text.len();
-        let room = self.bytes.get_mut(self.len..end).ok_or(core::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len = end;
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! All are one word beside their value (debug builds add the class), may be `static`, and take the
 //! uncontended path with one atomic operation and no hypercall. Who must wait parks on a sleep
-//! queue ([`sleepq`]) and is woken by the releaser. They are right under any host: threads that
+//! queue (`sleepq.rs`) and is woken by the releaser. They are right under any host: threads that
 //! run side by side, or one at a time.
 //!
 //! A sleep queue's bucket lock is the innermost lock of the kernel.

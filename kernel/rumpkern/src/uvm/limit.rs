@@ -154,6 +154,11 @@ pub fn short() -> bool {
     free < marks().free_wake || wanted() > free || FRAGMENTED.load(Ordering::Relaxed)
 }
 
+/// Whether so much is free that a page kept for speed hurts nobody: a quarter.
+pub(crate) fn plenty() -> bool {
+    free_usable() > marks().usable / 4
+}
+
 /// How many pages must be free for all that wait.
 fn wanted() -> usize {
     match WANTED.load(Ordering::Relaxed) {
