@@ -170,7 +170,7 @@ impl Arp {
             };
         };
         match &mut entry.state {
-            State::Reachable(address) => {
+            State::Reachable(address) if now.saturating_since(entry.since) < KEEP => {
                 let stale = now.saturating_since(entry.since) > REFRESH;
                 let ask = stale && now.saturating_since(entry.asked) >= RETRY;
                 if ask {
@@ -186,7 +186,7 @@ impl Arp {
                 Verdict::Wait
             }
             State::Down if now.saturating_since(entry.since) < DOWN => Verdict::Down,
-            State::Down => {
+            State::Down | State::Reachable(_) => {
                 let state = State::Incomplete {
                     waiting: Some(m),
                     tries: 1,
@@ -438,6 +438,47 @@ mod tests {
         let bytes = packet.encode();
         assert_eq!(bytes[..8], [0, 1, 8, 0, 6, 4, 0, 1]);
         assert_eq!(ArpPacket::parse(&bytes), Some(packet));
+    }
+
+    struct Nowhere;
+
+    impl rumpnet::ifnet::IfDriver for Nowhere {
+        fn transmit(&self, _: &Ifnet, _: Mbuf) -> Result<(), Errno> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_again_in_time_and_in_the_end_forgotten() {
+        rumpuser_hosted::Host::install_for_tests();
+        let caps = rumpnet::ifnet::IfCaps::empty();
+        let mac = EtherAddr([2, 0, 0, 0, 0, 1]);
+        let ifp = rumpnet_net::ether_ifattach("x0".into(), mac, 1500, caps, Arc::new(Nowhere));
+        let ifp = Arc::new(ifp);
+        let arp = Arp::new().unwrap();
+        let peer = EtherAddr([2, 0, 0, 0, 0, 2]);
+        let ip = Ipv4Addr::new(10, 0, 0, 2);
+        let at = |seconds: u64| Instant::from_nanos((1 + seconds) * 1_000_000_000);
+        assert!(arp.learn(&ifp, ip, peer, true, at(0)).is_none());
+        let asks = |now| match arp.judge(&ifp, ip, Mbuf::new(), now) {
+            Verdict::Send(to, _, ask) => {
+                assert_eq!(to, peer);
+                Some(ask)
+            }
+            Verdict::Ask => None,
+            Verdict::Wait | Verdict::Down => panic!("it was resolved"),
+        };
+        assert_eq!(asks(at(1)), Some(false));
+        assert_eq!(asks(at(901)), Some(true));
+        assert_eq!(asks(at(901)), Some(false), "once a second");
+        assert_eq!(asks(at(902)), Some(true));
+        assert_eq!(
+            asks(at(1200)),
+            None,
+            "too old to be used, with no timer running"
+        );
+        assert!(arp.learn(&ifp, ip, peer, false, at(1201)).is_some());
+        assert_eq!(asks(at(1202)), Some(false));
     }
 
     #[test]

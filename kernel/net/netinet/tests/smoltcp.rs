@@ -3,7 +3,8 @@
 mod wire;
 
 use rumpkern::poll::Events;
-use rumpnet::socket::{MsgFlags, SockOption, SockOptionName};
+use rumpnet::protocol::{Domain, SockType};
+use rumpnet::socket::{MsgFlags, SockOption, SockOptionName, socreate};
 use rumpuser::Errno;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{icmp, udp};
@@ -269,4 +270,34 @@ fn poll_says_readable_exactly_while_a_message_waits() {
     so.receive(&mut [0; 1], MsgFlags::empty()).unwrap();
     assert!(!so.lock().events().contains(Events::READABLE));
     so.close();
+}
+
+#[test]
+fn closing_a_listening_socket_wakes_who_accepts() {
+    let wire = Wire::new();
+    let so = socreate(&wire.net, Domain::AF_INET, SockType::Stream, 0).unwrap();
+    so.bind(addr(OUR_IP, 80)).unwrap();
+    so.listen(1).unwrap();
+    let waiter = so.clone();
+    let waiting = std::thread::spawn(move || waiter.accept().map(|_| ()));
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    so.close();
+    assert_eq!(waiting.join().unwrap(), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_socket_shut_for_receiving_receives_no_more() {
+    let wire = Wire::new();
+    let (one, two) = (wire.udp_socket(), wire.udp_socket());
+    two.bind(addr(OUR_IP, 9)).unwrap();
+    one.connect(addr(OUR_IP, 9)).unwrap();
+    two.connect(one.sockname().unwrap()).unwrap();
+    two.shutdown(true, false).unwrap();
+    one.send(b"x", None, MsgFlags::empty()).unwrap();
+    assert_eq!(two.receive(&mut [0; 1], MsgFlags::empty()), Ok((0, None)));
+    one.shutdown(false, true).unwrap();
+    assert_eq!(one.send(b"x", None, MsgFlags::empty()), Err(Errno::EPIPE));
+    assert_eq!(wire.udp_socket().shutdown(true, true), Err(Errno::ENOTCONN));
+    one.close();
+    two.close();
 }

@@ -175,7 +175,12 @@ impl Socket {
         let waiting = {
             let mut so = self.lock();
             so.options.remove(SoOptions::SO_ACCEPTCONN);
-            so.listen.take()
+            let listen = so.listen.take();
+            if listen.is_some() {
+                // Who waits in accept finds that it listens no more.
+                so.wake_all();
+            }
+            listen
         };
         if let Some(listen) = waiting {
             for new in listen.incomplete.iter().chain(&listen.complete) {

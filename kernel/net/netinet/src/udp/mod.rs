@@ -21,6 +21,7 @@ use pcb::UdpTable;
 use rumpnet::ifnet::{Ifnet, count};
 use rumpnet::mbuf::{Mbuf, MbufFlags, TxChecksum};
 use rumpnet::net::Net;
+use rumpnet::socket::SoState;
 use rumpuser::Errno;
 
 /// Bytes of a header.
@@ -137,7 +138,7 @@ impl Udp {
     fn deliver(&self, pcb: &UdpPcb, remote: SocketAddrV4, data: Mbuf) {
         let Some(so) = pcb.socket() else { return };
         let mut so = so.lock();
-        if so.hung_up() {
+        if so.state.contains(SoState::SS_CANTRCVMORE) {
             return;
         }
         match so.rcv.append_record(Some(SocketAddr::V4(remote)), data) {

@@ -78,7 +78,11 @@ impl UdpUser {
             return Ok(local);
         }
         let any = SocketAddrV4::new(*local.ip(), 0);
-        self.udp.table.bind(&self.pcb, any, Share::No)
+        match self.udp.table.bind(&self.pcb, any, Share::No) {
+            // Another thread has done it meanwhile.
+            Err(Errno::EINVAL) => Ok(self.pcb.ends().local),
+            bound => bound,
+        }
     }
 }
 

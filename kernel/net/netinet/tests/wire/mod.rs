@@ -15,6 +15,7 @@ use rumpnet::protocol::{Domain, SockType};
 use rumpnet::socket::{Socket, socreate};
 use rumpnet_net::{EtherAddr, ether_ifattach, loopback_attach};
 use rumpnet_netinet::Inet;
+use rumpnet_netinet::tcp::Tcp;
 use rumpnet_netinet::udp::Udp;
 use rumpuser::Errno;
 use rumpuser_hosted::Host;
@@ -95,6 +96,7 @@ impl Wire {
         let net = Arc::new(Net::new());
         let inet = Inet::new(&kernel, &net).unwrap();
         let udp = Udp::attach(&inet, &net).unwrap();
+        Tcp::attach(&kernel, &inet, &net).unwrap();
         let lo = loopback_attach(&kernel, &net).unwrap();
         let localhost = InIfaddr {
             addr: Ipv4Addr::LOCALHOST,
