@@ -5,6 +5,7 @@ use crate::disk::{Backend, Disk, DiskPart};
 use crate::partition::{self, PartitionName};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::curkernel;
 use rumpkern::init::{Class, Component};
 use rumpkern::kernel::Kernel;
 use rumpkern::locks::Mutex;
@@ -19,6 +20,7 @@ pub const COMPONENT: Component = Component {
     class: Class::DevFaction,
     init: |kernel| {
         kernel.provide(Arc::new(Autoconf::default()))?;
+        kernel.counters().register_group(counters);
         kernel.provide(Arc::new(Disks::default()))
     },
 };
@@ -29,6 +31,28 @@ pub const DISKS: Component = Component {
     class: Class::Dev,
     init: attach_host_disks,
 };
+
+/// The counters of the disks of the kernel that asks.
+fn counters(say: &mut dyn FnMut(&str, &str, u64)) {
+    let Some(disks) = curkernel().and_then(|kernel| kernel.get::<Disks>()) else {
+        return;
+    };
+    for disk in disks.list() {
+        let stats = disk.stats();
+        let counters = [
+            ("reads", "requests that read", stats.reads),
+            ("read_sectors", "sectors read", stats.read_sectors),
+            ("writes", "requests that wrote", stats.writes),
+            ("written_sectors", "sectors written", stats.written_sectors),
+            ("flushes", "requests that made writes stable", stats.flushes),
+            ("errors", "requests that failed", stats.errors),
+        ];
+        for (name, help, value) in counters {
+            let name = alloc::format!("disk_{}_{name}_total", disk.name());
+            say(&name, help, value);
+        }
+    }
+}
 
 /// The most block devices of a host that are looked at.
 const MAX_DISKS: usize = 64;

@@ -187,6 +187,14 @@ fn a_sector_that_cannot_be_read_is_eio_and_counted_and_the_others_are_read() {
     RAM.get().unwrap().mend();
     assert_eq!(transfer(&*disk, BioOp::Read, 3996, frames(1)).1, Ok(()));
     assert_eq!(disk.stats().errors, before + 1);
+    let _lwp = kernel().attach("test").unwrap();
+    let mut shown = None;
+    kernel().counters().for_each(|name, _, value| {
+        if name == "disk_ld0_errors_total" {
+            shown = Some(value);
+        }
+    });
+    assert_eq!(shown, Some(before + 1));
 }
 
 #[test]

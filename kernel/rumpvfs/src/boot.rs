@@ -7,7 +7,7 @@ use rumpkern::init::{Class, Component};
 use rumpkern::kernel::Kernel;
 use rumpkern::params::MountSpec;
 use rumpkern::uvm::{self, Drain};
-use rumpkern::{aprint, random};
+use rumpkern::{aprint, curkernel, random};
 use rumpuser::Errno;
 
 /// The file-system faction.
@@ -34,7 +34,7 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     uvm::register_drain("bufcache", DRAIN_BUFFERS, buffers)?;
     let vnodes: Weak<dyn Drain> = Arc::<crate::vnode::VnodeCache>::downgrade(&vfs.vnodes);
     uvm::register_drain("vnodes", DRAIN_VNODES, vnodes)?;
-    register_counters(kernel, &vfs)?;
+    kernel.counters().register_group(counters);
     let (kernel_later, vfs_later) = (Arc::downgrade(kernel), Arc::downgrade(&vfs));
     let first_mount = move || {
         let down = vfs_later.clone();
@@ -53,78 +53,90 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     kernel.provide(vfs)
 }
 
-fn register_counters(kernel: &Arc<Kernel>, vfs: &Arc<Vfs>) -> Result<(), Errno> {
-    type Get = fn(&crate::vfs::VfsStats) -> u64;
-    let counters: [(&str, &'static str, Get); 18] = [
-        ("vfs_vnodes", "vnodes, in use or cached", |s| {
-            s.vnodes.vnodes as u64
-        }),
-        ("vfs_vnode_hits_total", "vnodes found in the cache", |s| {
-            s.vnodes.hits
-        }),
-        ("vfs_vnode_loads_total", "vnodes brought in", |s| {
-            s.vnodes.loads
-        }),
-        ("vfs_vnode_reclaims_total", "vnodes forgotten", |s| {
-            s.vnodes.reclaims
-        }),
-        ("vfs_name_hits_total", "names found in the cache", |s| {
-            s.names.hits
-        }),
-        (
-            "vfs_name_negative_hits_total",
-            "names known not to exist",
-            |s| s.names.negative_hits,
-        ),
-        (
-            "vfs_name_misses_total",
-            "names asked of file systems",
-            |s| s.names.misses,
-        ),
-        ("vfs_buffers", "metadata buffers cached", |s| {
-            s.buffers.buffers as u64
-        }),
-        ("vfs_buffer_hits_total", "buffers found in the cache", |s| {
-            s.buffers.hits
-        }),
-        ("vfs_buffer_misses_total", "buffers read", |s| {
-            s.buffers.misses
-        }),
-        ("vfs_buffer_writes_total", "buffers written", |s| {
-            s.buffers.writes
-        }),
-        ("vfs_page_hits_total", "accesses to cached pages", |s| {
-            s.pages.hits
-        }),
-        (
-            "vfs_page_misses_total",
-            "accesses to pages not cached",
-            |s| s.pages.misses,
-        ),
-        (
-            "vfs_page_read_requests_total",
-            "requests that read pages",
-            |s| s.pages.reads,
-        ),
-        ("vfs_page_reads_total", "pages read", |s| s.pages.pages_read),
-        ("vfs_page_ahead_total", "pages read ahead", |s| {
-            s.pages.pages_ahead
-        }),
-        ("vfs_page_writes_total", "pages written", |s| {
-            s.pages.pages_written
-        }),
-        (
-            "vfs_dirty_pages",
-            "pages that the disk does not have yet",
-            |s| s.pages.dirty as u64,
-        ),
-    ];
-    for (name, help, get) in counters {
-        let vfs = Arc::downgrade(vfs);
-        let value = move || vfs.upgrade().map_or(0, |vfs| get(&vfs.stats()));
-        kernel.counters().register(name, help, value)?;
-    }
-    Ok(())
+/// The counters of the faction of the kernel that asks.
+fn counters(say: &mut dyn FnMut(&str, &str, u64)) {
+    let Some(vfs) = curkernel().and_then(|kernel| kernel.get::<Vfs>()) else {
+        return;
+    };
+    let s = vfs.stats();
+    say(
+        "vfs_vnodes",
+        "vnodes, in use or cached",
+        s.vnodes.vnodes as u64,
+    );
+    say(
+        "vfs_vnode_hits_total",
+        "vnodes found in the cache",
+        s.vnodes.hits,
+    );
+    say("vfs_vnode_loads_total", "vnodes brought in", s.vnodes.loads);
+    say(
+        "vfs_vnode_reclaims_total",
+        "vnodes forgotten",
+        s.vnodes.reclaims,
+    );
+    say(
+        "vfs_name_hits_total",
+        "names found in the cache",
+        s.names.hits,
+    );
+    say(
+        "vfs_name_negative_hits_total",
+        "names known not to exist",
+        s.names.negative_hits,
+    );
+    say(
+        "vfs_name_misses_total",
+        "names asked of file systems",
+        s.names.misses,
+    );
+    say(
+        "vfs_buffers",
+        "metadata buffers cached",
+        s.buffers.buffers as u64,
+    );
+    say(
+        "vfs_buffer_hits_total",
+        "buffers found in the cache",
+        s.buffers.hits,
+    );
+    say("vfs_buffer_misses_total", "buffers read", s.buffers.misses);
+    say(
+        "vfs_buffer_writes_total",
+        "buffers written",
+        s.buffers.writes,
+    );
+    say(
+        "vfs_page_hits_total",
+        "accesses to cached pages",
+        s.pages.hits,
+    );
+    say(
+        "vfs_page_misses_total",
+        "accesses to pages not cached",
+        s.pages.misses,
+    );
+    say(
+        "vfs_page_read_requests_total",
+        "requests that read pages",
+        s.pages.reads,
+    );
+    say("vfs_page_reads_total", "pages read", s.pages.pages_read);
+    say(
+        "vfs_page_ahead_total",
+        "pages read ahead",
+        s.pages.pages_ahead,
+    );
+    say(
+        "vfs_page_writes_total",
+        "pages written",
+        s.pages.pages_written,
+    );
+    say(
+        "vfs_dirty_pages",
+        "pages that the disk does not have yet",
+        s.pages.dirty as u64,
+    );
 }
 
 impl Vfs {

@@ -34,8 +34,8 @@ impl Sizes {
     /// For a memory of `pages` pages: about 5 % of it for buffers, 1 % for names; a vnode for every 8 pages.
     pub fn for_pages(pages: usize) -> Sizes {
         Sizes {
-            vnodes: (pages / 8).clamp(48, 8192),
-            names: (pages / 2).clamp(64, 65536),
+            vnodes: (pages / 8).clamp(48, 4096),
+            names: (pages / 2).clamp(64, 16384),
             buffers: (pages / 20).clamp(8, 8192),
         }
     }

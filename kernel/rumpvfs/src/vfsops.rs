@@ -97,7 +97,7 @@ pub struct Loaded {
     pub ops: Box<dyn VnodeOps>,
     /// The file's type.
     pub vtype: VnodeType,
-    /// Its length in bytes.
+    /// Its length in bytes; up to 2⁶³ − 1.
     pub size: u64,
 }
 

@@ -310,6 +310,33 @@ fn a_walk_over_many_files_leaves_the_pages_of_the_one_that_was_read() {
 }
 
 #[test]
+fn sizes_up_to_the_largest_offset_are_read_and_larger_ones_refused() {
+    let _lwp = attach(MEMORY);
+    let rig = rig(|volume, disk| {
+        for (name, size) in [
+            ("most", i64::MAX as u64),
+            ("more", 1 << 63),
+            ("all", u64::MAX),
+        ] {
+            let ino = volume.file(disk, ROOT, name, b"", false);
+            volume.nodes.get_mut(&ino).unwrap().size = size;
+        }
+    });
+    let most = rig.lookup("most").unwrap();
+    let mut buf = [1; 10];
+    let at = i64::MAX as u64 - 5;
+    assert_eq!(most.read(at, &mut buf, &mut Default::default()), Ok(5));
+    assert_eq!(buf, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
+    assert_eq!(
+        most.read(u64::MAX, &mut buf, &mut Default::default()),
+        Ok(0)
+    );
+    for name in ["more", "all"] {
+        assert_eq!(ino(rig.lookup(name)), Err(Errno::EFBIG));
+    }
+}
+
+#[test]
 fn more_files_in_use_than_the_cache_holds_is_enfile() {
     let _lwp = attach(MEMORY);
     let rig = rig(|volume, disk| {

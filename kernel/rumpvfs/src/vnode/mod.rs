@@ -61,6 +61,11 @@ impl Vnode {
         ino: InodeNumber,
         loaded: Loaded,
     ) -> Result<Arc<Vnode>, Errno> {
+        // Offsets are signed to users; and sums of them and a block then never overflow.
+        if loaded.size > i64::MAX as u64 {
+            log::error!("{}: file {ino} of {} bytes", mount.name(), loaded.size);
+            return Err(Errno::EFBIG);
+        }
         let vnode = kmem::try_arc(Vnode {
             id,
             me: OnceLock::new(),
