@@ -92,7 +92,7 @@ pub trait Pcb: Send + Sync {
     /// Starts to accept connections. The backlog is already in the socket.
     fn listen(&self, so: &Arc<Socket>) -> Result<(), Errno>;
 
-    /// Starts to connect: a stream calls [`Socket::soisconnecting`] and, later, `soisconnected` or
+    /// Starts to connect: a stream calls [`SocketGuard::soisconnecting`](crate::socket::SocketGuard::soisconnecting) and, later, `soisconnected` or
     /// fails; a datagram protocol is connected when this returns. The socket layer waits.
     fn connect(&self, so: &Arc<Socket>, addr: SocketAddr) -> Result<(), Errno>;
 

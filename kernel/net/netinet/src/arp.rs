@@ -1,7 +1,7 @@
 //! Address resolution (RFC 826, RFC 1122 §2.3.2, announcements of RFC 5227).
 //!
 //! The cache is bounded; an unanswered entry holds back one packet, asks once a second, and after
-//! [`MAX_TRIES`] answers `EHOSTDOWN` for a while. A table entry is made only for an address that we
+//! five answers `EHOSTDOWN` for a while. A table entry is made only for an address that we
 //! asked about, or that asks for ours from its own network.
 
 use crate::inet::Inet;

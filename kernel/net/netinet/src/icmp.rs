@@ -34,7 +34,7 @@ const ERRORS_PER_SECOND: u64 = 100;
 /// RFC 1812 §4.3.2.3 asks, but little enough to be one small buffer.
 const QUOTED: usize = 64;
 
-/// Why a packet cannot be delivered here (codes of [`ICMP_UNREACH`]).
+/// Why a packet cannot be delivered here (codes of type 3, destination unreachable).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreach {
     /// Nobody speaks its protocol.

@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`header`], [`seq`], [`tuple`] | the wire format; sequence numbers; a connection's name |
+//! | [`header`], [`seq`], [`mod@tuple`] | the wire format; sequence numbers; a connection's name |
 //! | [`tcb`] (with `input`, `ack`, `text`, `output`, `timer`) | one connection: the state machine |
 //! | [`cc`], [`rtt`], [`reass`] | congestion control, time-outs, segments out of order |
 //! | [`demux`], [`ports`], [`syncache`], [`cookie`], [`timewait`], [`table`] | to whom a segment belongs; connections before they stand and after they are over |
