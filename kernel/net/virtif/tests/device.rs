@@ -1,4 +1,7 @@
 //! The interface over a device that is full, scattered, offloading or short of memory.
+//!
+//! The device is this test's own, and unsafe as each is: it writes to receive buffers between `provide` and
+//! `receive` alone, inside their lengths, and reads segments inside `transmit` alone.
 
 use rumpkern::uvm::{self, Alloc, Frame};
 use rumpkern::{Config, Kernel};
