@@ -6,7 +6,7 @@
 use super::header::{Control, Header};
 use super::input::reset_at;
 use super::isn::initial_sequence;
-use super::ports::{EPHEMERAL_FIRST, Ports};
+use super::ports::{BindingId, EPHEMERAL_FIRST, Ports};
 use super::seq::Seq;
 use super::siphash::Key;
 use super::syncache::{Matched, SynCache};
@@ -255,6 +255,16 @@ impl<C: Clone, L: Clone> Demux<C, L> {
         }
         self.insert(tuple, connection)?;
         Ok((tuple, initial_sequence(self.keys.isn, &tuple, now)))
+    }
+
+    /// A bound socket is gone; and with a listening one, the connections in the making that it alone would
+    /// have had.
+    pub fn unbind(&mut self, id: BindingId) {
+        if self.ports.unbind(id) {
+            let ports = &self.ports;
+            self.syn_cache
+                .retain(|tuple| ports.listener(tuple.local, tuple.local_port).is_some());
+        }
     }
 
     /// A port for a socket that wants any.

@@ -78,12 +78,16 @@ impl<L: Clone> Ports<L> {
         !self.of_port(port).is_empty()
     }
 
-    /// Gives a binding up.
-    pub fn unbind(&mut self, id: BindingId) {
-        self.bindings.retain(|binding| binding.id != id);
+    /// Gives a binding up; answers whether somebody listened there.
+    pub fn unbind(&mut self, id: BindingId) -> bool {
+        let Some(at) = self.bindings.iter().position(|binding| binding.id == id) else {
+            return false;
+        };
+        let binding = self.bindings.remove(at);
         if self.bindings.is_empty() {
             self.bindings = Vec::new();
         }
+        binding.listener.is_some()
     }
 
     /// Starts to listen at a binding.

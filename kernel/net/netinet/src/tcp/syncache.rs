@@ -222,6 +222,11 @@ impl SynCache {
         }
     }
 
+    /// Forgets those whose name `keep` does not want.
+    pub fn retain(&mut self, keep: impl Fn(&Tuple) -> bool) {
+        self.table.retain(keep);
+    }
+
     /// Whether any of the connections in the making is for this tuple.
     pub fn contains(&self, tuple: &Tuple) -> bool {
         self.table.find(tuple).is_some()

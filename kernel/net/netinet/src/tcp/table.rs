@@ -162,6 +162,20 @@ impl<V, const QUEUES: usize> Table<V, QUEUES> {
         Some((tuple, value))
     }
 
+    /// Takes out the entries whose name `keep` does not want.
+    pub fn retain(&mut self, keep: impl Fn(&Tuple) -> bool) {
+        for at in 0..self.slots.len() {
+            // The last removal takes the slots away.
+            if self
+                .slots
+                .get(at)
+                .is_some_and(|slot| slot.value.is_some() && !keep(&slot.tuple))
+            {
+                self.remove(Index(at as u32));
+            }
+        }
+    }
+
     /// The oldest entry of `queue`.
     pub fn oldest(&self, queue: usize) -> Option<Index> {
         let at = self.queues[queue].oldest;

@@ -192,7 +192,7 @@ impl Pcb for TcpPcb {
         let Ok((tcp, _)) = self.stack() else { return };
         let binding = self.lock().binding.take();
         if let Some(binding) = binding {
-            tcp.tables().ports.unbind(binding);
+            tcp.tables().unbind(binding);
         }
         if closed.is_ok() {
             self.keep_orphan(so);

@@ -151,6 +151,24 @@ fn a_half_open_connection_is_answered_again_and_forgotten() {
 }
 
 #[test]
+fn a_socket_that_listens_no_more_takes_what_it_had_in_the_making_along() {
+    let mut node = Node::new(CONFIG);
+    let ours = core::net::IpAddr::V4(OURS);
+    let id = node.demux.ports.bind(ours, 80, false).unwrap();
+    node.demux.ports.listen(id, ());
+    node.listen(81);
+    let mut random = Random::new(45);
+    flood(&mut node, 60, &mut random);
+    let other = Header {
+        destination: 81,
+        ..syn(4000, 100)
+    };
+    exchange(&mut node, CLIENT, other, &[]);
+    node.demux.unbind(id);
+    assert_eq!(node.demux.syn_cache.len(), 1);
+}
+
+#[test]
 fn a_syn_that_comes_again_gets_the_same_answer() {
     let mut node = listening();
     let first = exchange(&mut node, CLIENT, syn(4000, 100), &[]);
