@@ -30,24 +30,67 @@ const SB_MAX: usize = 512 << 10;
 /// Messages a datagram buffer may hold, however short they are.
 const MAX_RECORDS: usize = 512;
 
-/// What the socket buffers of one kernel may hold in all.
+/// Bytes that a socket with its control block, timer and file take, rounded up; their buffers not counted.
+const SOCKET_COST: usize = 4096;
+
+/// Sockets that a kernel may have however little memory there is.
+const MIN_SOCKETS: usize = 16;
+
+/// What the sockets of one kernel may hold in all: their buffers a quarter of the memory, and they
+/// themselves a third.
 pub struct SbBudget {
     held: AtomicUsize,
     max: usize,
+    sockets: AtomicUsize,
+    max_sockets: usize,
 }
 
 impl SbBudget {
-    /// A budget of `max` bytes.
-    pub const fn new(max: usize) -> SbBudget {
+    /// The budget in a kernel of `memory` bytes.
+    pub const fn new(memory: usize) -> SbBudget {
+        let sockets = memory / 3 / SOCKET_COST;
         SbBudget {
             held: AtomicUsize::new(0),
-            max,
+            max: memory / 4,
+            sockets: AtomicUsize::new(0),
+            max_sockets: if sockets < MIN_SOCKETS {
+                MIN_SOCKETS
+            } else {
+                sockets
+            },
         }
     }
 
-    /// A quarter of the kernel's memory.
+    /// The budget in this kernel's memory.
     pub fn of_memory() -> SbBudget {
-        SbBudget::new(uvm::limit_pages().saturating_mul(PAGE_SIZE) / 4)
+        SbBudget::new(uvm::limit_pages().saturating_mul(PAGE_SIZE))
+    }
+
+    /// Sockets there are now.
+    pub fn sockets(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    /// Whether there may be another socket.
+    pub fn has_socket_room(&self) -> bool {
+        self.sockets() < self.max_sockets
+    }
+
+    /// Counts a new socket.
+    ///
+    /// # Errors
+    /// `ENOBUFS` if there are as many as the memory allows.
+    pub(crate) fn add_socket(&self) -> Result<(), Errno> {
+        if self.sockets.fetch_add(1, Ordering::Relaxed) >= self.max_sockets {
+            self.remove_socket();
+            return Err(Errno::ENOBUFS);
+        }
+        Ok(())
+    }
+
+    /// A socket is gone.
+    pub(crate) fn remove_socket(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Bytes of storage that buffers hold now.
@@ -332,7 +375,7 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out_and_the_budget_gets_it_back() {
-        let budget = Arc::new(SbBudget::new(1 << 20));
+        let budget = Arc::new(SbBudget::new(4 << 20));
         let mut sb = buffer(&budget);
         sb.append_slice(b"one ").unwrap();
         sb.append(Mbuf::from_slice(b"two ").unwrap()).unwrap();
@@ -352,7 +395,7 @@ mod tests {
 
     #[test]
     fn small_pieces_of_large_storage_are_copied_together() {
-        let budget = Arc::new(SbBudget::new(1 << 20));
+        let budget = Arc::new(SbBudget::new(4 << 20));
         let mut sb = buffer(&budget);
         let cluster = rumpkern::uvm::Cluster::alloc(rumpkern::uvm::Alloc::NoWait).unwrap();
         for n in 0..1000 {
@@ -370,7 +413,7 @@ mod tests {
 
     #[test]
     fn room_ends_at_the_high_water_mark_and_at_the_budget_but_each_buffer_has_some() {
-        let budget = Arc::new(SbBudget::new(64 << 10));
+        let budget = Arc::new(SbBudget::new(256 << 10));
         let mut greedy: Vec<Sockbuf> = (0..8).map(|_| buffer(&budget)).collect();
         for sb in &mut greedy {
             while sb.space() > 0 {
@@ -389,8 +432,21 @@ mod tests {
     }
 
     #[test]
+    fn there_are_as_many_sockets_as_the_memory_allows_and_never_fewer_than_a_few() {
+        for (memory, most) in [(0, MIN_SOCKETS), (512 << 10, 42), (6 << 20, 512)] {
+            let budget = SbBudget::new(memory);
+            let made = (0..1000)
+                .take_while(|_| budget.add_socket().is_ok())
+                .count();
+            assert_eq!((made, budget.has_socket_room()), (most, false));
+            budget.remove_socket();
+            assert!(budget.has_socket_room());
+        }
+    }
+
+    #[test]
     fn a_buffer_grows_at_need_unless_the_user_set_it() {
-        let budget = Arc::new(SbBudget::new(16 << 20));
+        let budget = Arc::new(SbBudget::new(64 << 20));
         let mut sb = buffer(&budget);
         assert!(sb.grow(100_000) && sb.hiwat() == 100_000);
         assert!(!sb.grow(50_000));
@@ -404,7 +460,7 @@ mod tests {
 
     #[test]
     fn messages_are_bounded_in_bytes_and_in_number() {
-        let budget = Arc::new(SbBudget::new(1 << 20));
+        let budget = Arc::new(SbBudget::new(4 << 20));
         let mut sb = buffer(&budget);
         let mut taken = 0;
         while sb.append_record(None, Mbuf::new()).is_ok() {

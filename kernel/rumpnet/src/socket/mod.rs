@@ -279,7 +279,9 @@ impl SocketGuard<'_> {
 
 impl Socket {
     fn new(protocol: Arc<dyn Protocol>, budget: Arc<SbBudget>) -> Result<Arc<Socket>, Errno> {
+        budget.add_socket()?;
         let data = SocketData::new(&budget);
+        // From here on a drop of it takes the count back.
         let socket = Socket {
             protocol,
             pcb: OnceLock::new(),
@@ -363,7 +365,7 @@ impl Socket {
     /// # Errors
     /// `ECONNREFUSED` if the queue is full or it does not listen; `ENOBUFS`.
     pub fn sonewconn(self: &Arc<Self>) -> Result<Arc<Socket>, Errno> {
-        if !self.lock().has_queue_room() {
+        if !self.queue_room() {
             return Err(Errno::ECONNREFUSED);
         }
         let new = Socket::new(self.protocol.clone(), self.budget.clone())?;
@@ -420,9 +422,15 @@ impl Socket {
         drop(removed);
     }
 
-    /// Whether a listening socket's queue has room for another connection.
+    /// Whether a listening socket's queue has room for another connection, and the memory for its socket.
     pub fn queue_room(&self) -> bool {
-        self.lock().has_queue_room()
+        self.budget.has_socket_room() && self.lock().has_queue_room()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.budget.remove_socket();
     }
 }
 
