@@ -8,7 +8,9 @@
 //! The queues hold no reference: a frame that is freed leaves them by itself. A page that could not
 //! be reclaimed goes to the tail, so nothing blocks the head.
 
-use super::page::{FLAG_ACTIVE, FLAG_INACTIVE, FLAG_REFERENCED, Frame, NIL, VmPage, physmem};
+use super::page::{
+    FLAG_ACTIVE, FLAG_INACTIVE, FLAG_QUEUED, FLAG_REFERENCED, Frame, NIL, VmPage, physmem,
+};
 use crate::kmem;
 use crate::locks::short::{Short, enter};
 use alloc::sync::{Arc, Weak};
@@ -151,7 +153,7 @@ pub fn enqueue(frame: &Frame, owner: &Owner, index: u64) {
     let mut lru = enter(&LRU);
     page.a.store(owner.number, Ordering::Relaxed);
     page.index.store(index, Ordering::Relaxed);
-    if page.flags.load(Ordering::Relaxed) & (FLAG_INACTIVE | FLAG_ACTIVE) == 0 {
+    if page.flags.fetch_or(FLAG_QUEUED, Ordering::Relaxed) & FLAG_QUEUED == 0 {
         lru.push(physmem, number, page, FLAG_INACTIVE);
     }
 }
@@ -179,16 +181,16 @@ pub fn lengths() -> (usize, usize) {
 
 /// Takes a page off whatever queue it is on.
 pub(super) fn forget(number: u32, page: &VmPage) {
-    let queued = FLAG_INACTIVE | FLAG_ACTIVE;
-    // A page is put on a queue only by a holder of its frame, so a caller who holds the last
-    // handle reads a stable answer here.
-    if page.flags.load(Ordering::Relaxed) & queued == 0 {
+    // FLAG_QUEUED is set by holders of the frame alone, and stays while the pagedaemon moves the page from queue to
+    // queue; so a caller who holds the last handle reads a stable answer without the lock.
+    if page.flags.load(Ordering::Relaxed) & FLAG_QUEUED == 0 {
         return;
     }
     let mut lru = enter(&LRU);
     if let Some(physmem) = physmem() {
         lru.unlink(physmem, number, page);
     }
+    page.flags.fetch_and(!FLAG_QUEUED, Ordering::Relaxed);
 }
 
 /// The next page to look at: moves it to the inactive queue's tail and says whose it is. `None` when `budget`

@@ -45,6 +45,8 @@ pub(crate) const FLAG_REFERENCED: u8 = 1;
 pub(crate) const FLAG_INACTIVE: u8 = 2;
 /// The frame is on the active queue.
 pub(crate) const FLAG_ACTIVE: u8 = 4;
+/// The frame is on one of them, or on its way from one to the other.
+pub(crate) const FLAG_QUEUED: u8 = 8;
 
 /// What is known of one page (struct vm_page).
 #[repr(C)]

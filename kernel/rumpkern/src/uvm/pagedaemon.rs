@@ -25,8 +25,11 @@ use rumpuser::{Errno, ThreadId, host};
 
 /// Hopeless rounds in a row after which waiters fail.
 const PATIENCE: u32 = 10;
-/// Rounds in a row whose writes all came back without freeing a page, after which they count as hopeless.
+/// Rounds in a row that met busy pages only, or whose writes all came back without freeing a page, after which they count as
+/// hopeless: a lock that was only held is free by then.
 const VAIN_ROUNDS: u32 = 64;
+/// Pause after such a round.
+const VAIN_PAUSE: Duration = Duration::from_millis(5);
 /// Pause after a hopeless round.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Pause after a round that brought nothing although nobody waits, or while writes are under way.
@@ -42,6 +45,7 @@ static DONE: AtomicU64 = AtomicU64::new(0);
 static FREED: AtomicU64 = AtomicU64::new(0);
 static WOKEN: AtomicU64 = AtomicU64::new(0);
 static SCANNED: AtomicU64 = AtomicU64::new(0);
+static BUSY: AtomicU64 = AtomicU64::new(0);
 static DRAINED: AtomicU64 = AtomicU64::new(0);
 static HOPELESS: AtomicU64 = AtomicU64::new(0);
 
@@ -211,7 +215,7 @@ fn run() {
         let shortage = limit::shortage();
         let given = limit::given();
         let outstanding = OUTSTANDING.load(Ordering::SeqCst);
-        let started = STARTED.load(Ordering::SeqCst);
+        let tried = STARTED.load(Ordering::SeqCst) + BUSY.load(Ordering::Relaxed);
         let freed = round(shortage);
         let waiters = limit::counts().waiters;
         if freed > 0 {
@@ -239,10 +243,11 @@ fn run() {
             host().threads().yield_now();
             continue;
         }
-        if STARTED.load(Ordering::SeqCst) != started && vain < VAIN_ROUNDS {
-            // Writes were started, and are over: without success, but the next pages may fare better.
+        let tries = STARTED.load(Ordering::SeqCst) + BUSY.load(Ordering::Relaxed) - tried;
+        if tries > 0 && vain < VAIN_ROUNDS {
+            // There are pages to be had, when their locks are free or writes succeed.
             vain += 1;
-            host().threads().yield_now();
+            pause(Some(VAIN_PAUSE));
             continue;
         }
         hopeless += 1;
@@ -339,8 +344,12 @@ fn walk(want: usize, mut budget: usize, gentle: bool) -> usize {
             true => Reclaim::MayWrite,
             false => Reclaim::CleanOnly,
         };
-        if let Reclaimed::Freed(pages) = object.reclaim(index, how) {
-            freed += pages;
+        match object.reclaim(index, how) {
+            Reclaimed::Freed(pages) => freed += pages,
+            Reclaimed::Busy => {
+                BUSY.fetch_add(1, Ordering::Relaxed);
+            }
+            Reclaimed::PageoutStarted(_) | Reclaimed::Referenced | Reclaimed::Gone => {}
         }
     }
     SCANNED.fetch_add(seen, Ordering::Relaxed);
