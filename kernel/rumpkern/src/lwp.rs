@@ -135,7 +135,7 @@ pub fn curkernel() -> Option<Arc<Kernel>> {
 }
 
 /// What the calling thread may do when memory is short; `None` if it is no lwp.
-pub(crate) fn memory_use() -> Option<MemoryUse> {
+pub fn memory_use() -> Option<MemoryUse> {
     with_current(Lwp::memory_use)
 }
 

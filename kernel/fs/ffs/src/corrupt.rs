@@ -93,6 +93,11 @@ pub enum Corrupt {
         /// In what way.
         fault: EntryFault,
     },
+    /// A pointer to be freed leads to no place for data.
+    FreedPlace {
+        /// The address in fragments.
+        address: u64,
+    },
     /// A symbolic link that is empty or has a NUL in it.
     SymlinkText {
         /// The inode.
@@ -129,6 +134,8 @@ pub enum Fault {
         /// Why it cannot be had.
         errno: Errno,
     },
+    /// Nothing is wrong with the disk: it is full, or what was asked for cannot be.
+    Refused(Errno),
 }
 
 /// A fault and the volume on which it was met.
@@ -183,6 +190,7 @@ impl From<Met<'_>> for Errno {
                 log::error!("ffs: {}: {corrupt}", met.volume);
                 corrupt.errno()
             }
+            Fault::Refused(errno) => errno,
             // The page daemon may not wait, and comes again.
             Fault::Device {
                 errno: Errno::EDEADLK,
@@ -226,6 +234,9 @@ impl fmt::Display for Corrupt {
                 field,
                 value,
             } => write!(f, "cylinder group {group}: {field} is {value:#x}"),
+            Corrupt::FreedPlace { address } => {
+                write!(f, "fragment {address} is freed, but is no place for data")
+            }
             Corrupt::InodeNumber { ino } => write!(f, "there is no inode {ino}"),
             Corrupt::InodeFree { ino } => write!(f, "inode {ino} is free, but has a name"),
             Corrupt::Inode { ino, field, value } => {

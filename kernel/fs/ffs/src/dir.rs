@@ -181,7 +181,7 @@ pub fn walk(
 }
 
 /// Where on the volume byte `offset` of the directory lies, and how many of `want` bytes follow.
-fn place(
+pub(crate) fn place(
     sb: &Superblock,
     disk: &dyn Metadata,
     inode: &Inode,

@@ -5,6 +5,8 @@
 //!
 //! Source: NetBSD sys/ufs/ufs/dinode.h; sys/ufs/ffs/ffs_vfsops.c (`ffs_loadvnode`).
 
+pub mod encode;
+
 use rumpuser::WallTime;
 use rumpvfs::vnode::VnodeType;
 use zerocopy::byteorder::ByteOrder;

@@ -44,23 +44,31 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod allocator;
+pub mod balloc;
 pub mod bmap;
 pub mod cg;
 pub mod check;
 pub mod corrupt;
 pub mod dir;
 pub mod disk;
+pub mod entries;
+mod files;
 pub mod geometry;
 pub mod inode;
 pub mod journal;
 pub mod lookup;
 pub mod maps;
 pub mod mkfs;
+mod names;
 pub mod order;
 pub mod raw;
+mod rename;
 pub mod superblock;
+pub mod truncate;
 pub mod vfsops;
 pub mod vnops;
+pub mod volume;
 
 use alloc::sync::Arc;
 

@@ -34,4 +34,28 @@ impl Order {
             Order::Big => u64::from_be_bytes(bytes),
         }
     }
+
+    /// The bytes of a 16-bit number.
+    pub fn bytes16(self, value: u16) -> [u8; 2] {
+        match self {
+            Order::Little => value.to_le_bytes(),
+            Order::Big => value.to_be_bytes(),
+        }
+    }
+
+    /// The bytes of a 32-bit number.
+    pub fn bytes32(self, value: u32) -> [u8; 4] {
+        match self {
+            Order::Little => value.to_le_bytes(),
+            Order::Big => value.to_be_bytes(),
+        }
+    }
+
+    /// The bytes of a 64-bit number.
+    pub fn bytes64(self, value: u64) -> [u8; 8] {
+        match self {
+            Order::Little => value.to_le_bytes(),
+            Order::Big => value.to_be_bytes(),
+        }
+    }
 }

@@ -1,41 +1,30 @@
 //! Recognising, mounting and describing a volume, as `rumpvfs` asks for it.
 //!
-//! A mount's options, besides those that every file system has: `force` mounts, for reading, in
-//! spite of flags that are not known and of a journal that was not replayed, as mount(8) `-f`
-//! does; `log` has no effect on a mount for reading.
+//! A mount's options, besides those that every file system has: `force` mounts in spite of flags that
+//! are not known, for writing also a volume that was not left clean, and for reading one with a journal
+//! that was not replayed, as mount(8) `-f` does; `log` has no effect.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vfsops::{FileSystem, Loaded, MountArgs, MountOptions, StatVfs, VfsOps};
-use rumpvfs::vnode::{InodeNumber, VnodeType};
+use rumpvfs::vnode::{InodeNumber, VnodeType, Wait};
 
 use crate::corrupt::{Corrupt, Fault};
 use crate::inode::Inode;
 use crate::order::Order;
 use crate::raw::{FFS_MAXNAMLEN, UFS_ROOTINO};
-use crate::superblock::{self, Clean, Flags, Format, Superblock, Tolerance};
+use crate::superblock::{self, Clean, Flags, Format, Tolerance};
 use crate::vnops::Node;
+use crate::volume::Volume;
 
 /// What the component registers.
 pub struct Ffs;
 
-/// A mounted volume.
-pub struct Volume {
-    /// Its superblock, as it was found.
-    pub sb: Superblock,
-    /// The way to its metadata.
-    pub device: Devvp,
-}
-
 impl Volume {
-    /// What a caller outside the component is told of `outcome`.
-    pub fn told<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
-        outcome.map_err(|fault| fault.on(self.device.name()).into())
-    }
-
     /// Finds the superblock and decides whether the volume can be mounted for reading.
     fn open(device: &Devvp, options: &MountOptions) -> Result<Volume, Fault> {
         let tolerance = Tolerance {
@@ -45,10 +34,7 @@ impl Volume {
         if sb.flags.contains(Flags::DOWAPBL) && !tolerance.force {
             return Err(Corrupt::Journal.into());
         }
-        Ok(Volume {
-            sb,
-            device: device.clone(),
-        })
+        Ok(Volume::new(sb, device.clone()))
     }
 
     /// Says on the console what was mounted, and what is to be said against it.
@@ -107,12 +93,11 @@ impl VfsOps for Ffs {
                 return Err(Errno::EINVAL);
             }
         }
-        if !args.options.read_only {
-            log::info!("ffs: {}: can only be mounted for reading", device.name());
-            return Err(Errno::EROFS);
-        }
         let volume = Volume::open(device, &args.options);
         let volume = volume.map_err(|fault| Errno::from(fault.on(device.name())))?;
+        if !args.options.read_only {
+            volume.told(volume.open_for_writing(args.options.has("force")))?;
+        }
         volume.announce();
         Ok(Arc::new(volume))
     }
@@ -142,7 +127,7 @@ impl FileSystem for Volume {
     }
 
     fn statvfs(&self) -> Result<StatVfs, Errno> {
-        let (sb, free) = (&self.sb, &self.sb.cstotal);
+        let (sb, free) = (&self.sb, self.counts());
         let bfree = (free.free_blocks << sb.fragshift) + free.free_fragments;
         let bresvd = u128::from(sb.dsize) * u128::from(sb.minfree) / 100;
         let bresvd = bresvd as u64;
@@ -157,15 +142,29 @@ impl FileSystem for Volume {
             files: u64::from(sb.inodes()).saturating_sub(2),
             ffree: free.free_inodes,
             namemax: FFS_MAXNAMLEN as u32,
-            read_only: true,
+            read_only: !self.is_writable(),
         })
     }
 
+    fn sync(&self, _: Wait) -> Result<(), Errno> {
+        self.told(self.store_superblock())
+    }
+
+    fn unmount(&self) -> Result<(), Errno> {
+        self.told(self.close_for_writing())
+    }
+
     fn remount(&self, options: &MountOptions) -> Result<(), Errno> {
-        if options.read_only {
-            Ok(())
-        } else {
-            Err(Errno::EROFS)
+        match (options.read_only, self.is_writable()) {
+            (true, true) => {
+                // Their blocks could not be freed any more.
+                if self.nameless.load(Ordering::Acquire) > 0 {
+                    return Err(Errno::EBUSY);
+                }
+                self.told(self.close_for_writing())
+            }
+            (false, false) => self.told(self.open_for_writing(options.has("force"))),
+            _ => Ok(()),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! A file in use, as `rumpvfs` asks for it.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use rumpkern::locks::Mutex;
 use rumpuser::{Errno, SECTOR_SIZE, WallTime};
-use rumpvfs::vnode::{DirEntry, DirSink, InodeNumber, Run, Vattr, VnodeOps, VnodeType};
+use rumpvfs::vnode::{
+    Balloc, DirEntry, DirSink, InodeNumber, NewFile, Rename, Run, SetAttr, Vattr, Vnode, VnodeOps,
+    VnodeType, Wait,
+};
 
 use crate::bmap;
 use crate::corrupt::{Corrupt, Fault};
@@ -12,14 +16,26 @@ use crate::dir;
 use crate::disk::read_with;
 use crate::inode::{Contents, Inode};
 use crate::lookup;
-use crate::vfsops::Volume;
+use crate::volume::Volume;
 
 /// A file of a mounted volume.
+///
+/// Whoever changes the file holds its vnode's lock exclusively, works on a copy of the inode and puts
+/// that back; the lock of the inode is held for no longer than a copy takes, and nothing is allocated
+/// under it: the page daemon takes it, too.
 pub struct Node {
-    volume: Arc<Volume>,
-    inode: Inode,
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) ino: u32,
+    pub(crate) vtype: VnodeType,
+    inode: Mutex<Inode>,
     /// Where in a directory the last look-up ended (`i_diroff`).
-    found: AtomicU64,
+    pub(crate) found: AtomicU64,
+    /// Units of a directory before this offset have no room.
+    pub(crate) room: AtomicU64,
+    /// The disk has older times.
+    pub(crate) times_changed: AtomicBool,
+    /// It has no name and no blocks any more: its inode is a free one.
+    pub(crate) gone: AtomicBool,
 }
 
 impl Node {
@@ -27,13 +43,28 @@ impl Node {
     pub fn new(volume: Arc<Volume>, inode: Inode) -> Node {
         Node {
             volume,
-            inode,
+            ino: inode.ino,
+            vtype: inode.vtype,
+            inode: Mutex::new(inode),
             found: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+            times_changed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
         }
     }
 
+    /// The inode as it is now.
+    pub(crate) fn inode(&self) -> Inode {
+        self.inode.lock().clone()
+    }
+
+    /// Puts a changed copy of the inode back.
+    pub(crate) fn set_inode(&self, inode: &Inode) {
+        self.inode.lock().clone_from(inode);
+    }
+
     fn must_be(&self, vtype: VnodeType, otherwise: Errno) -> Result<(), Errno> {
-        if self.inode.vtype == vtype {
+        if self.vtype == vtype {
             Ok(())
         } else {
             Err(otherwise)
@@ -43,13 +74,11 @@ impl Node {
     /// Puts as much of a long link's text as fits into `buf`; how much that is.
     fn read_link_block(&self, buf: &mut [u8]) -> Result<usize, Fault> {
         let (sb, disk) = (&self.volume.sb, &self.volume.device);
-        let extent = bmap::map(sb, disk, &self.inode, 0, 1)?;
-        let len = buf.len().min(self.inode.size as usize);
+        let inode = self.inode();
+        let extent = bmap::map(sb, disk, &inode, 0, 1)?;
+        let len = buf.len().min(inode.size as usize);
         let Some(address) = extent.address else {
-            return Err(Corrupt::SymlinkText {
-                ino: self.inode.ino,
-            }
-            .into());
+            return Err(Corrupt::SymlinkText { ino: self.ino }.into());
         };
         let piece = sb.tail_piece();
         for (index, part) in buf[..len].chunks_mut(piece).enumerate() {
@@ -65,7 +94,7 @@ impl Node {
         let sb = &self.volume.sb;
         let (block, into) = (offset >> sb.bshift, offset % u64::from(sb.bsize));
         let blocks = into.saturating_add(want).div_ceil(u64::from(sb.bsize));
-        let extent = bmap::map(sb, &self.volume.device, &self.inode, block, blocks)?;
+        let extent = bmap::map(sb, &self.volume.device, &self.inode(), block, blocks)?;
         if into >= extent.bytes {
             // Behind the fragments of a last block, but within the block.
             return Ok(Run {
@@ -98,7 +127,7 @@ impl Node {
 
 impl VnodeOps for Node {
     fn getattr(&self) -> Result<Vattr, Errno> {
-        let inode = &self.inode;
+        let inode = self.inode();
         Ok(Vattr {
             vtype: inode.vtype,
             mode: inode.permissions,
@@ -129,7 +158,7 @@ impl VnodeOps for Node {
         self.must_be(VnodeType::Dir, Errno::ENOTDIR)?;
         let (sb, disk) = (&self.volume.sb, &self.volume.device);
         let hint = self.found.load(Ordering::Relaxed);
-        let found = lookup::lookup(sb, disk, &self.inode, name, hint);
+        let found = lookup::lookup(sb, disk, &self.inode(), name, hint);
         let found = self.volume.told(found)?.ok_or(Errno::ENOENT)?;
         self.found.store(found.offset, Ordering::Relaxed);
         Ok(InodeNumber::from(found.ino))
@@ -141,8 +170,9 @@ impl VnodeOps for Node {
             return Err(Errno::EINVAL);
         }
         let (sb, disk) = (&self.volume.sb, &self.volume.device);
-        let range = (cookie, self.inode.size);
-        let walked = dir::walk(sb, disk, &self.inode, range, &mut |entry| {
+        let inode = self.inode();
+        let range = (cookie, inode.size);
+        let walked = dir::walk(sb, disk, &inode, range, &mut |entry| {
             sink.entry(&DirEntry {
                 fileid: InodeNumber::from(entry.ino),
                 vtype: entry.vtype,
@@ -155,7 +185,7 @@ impl VnodeOps for Node {
 
     fn readlink(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         self.must_be(VnodeType::Lnk, Errno::EINVAL)?;
-        let len = match &self.inode.contents {
+        let len = match &self.inode().contents {
             Contents::Text { bytes, len } => {
                 let len = usize::from(*len).min(buf.len());
                 buf[..len].copy_from_slice(&bytes[..len]);
@@ -163,7 +193,7 @@ impl VnodeOps for Node {
             }
             _ => self.volume.told(self.read_link_block(buf))?,
         };
-        let ino = self.inode.ino;
+        let ino = self.ino;
         if buf[..len].contains(&0) {
             return self.volume.told(Err(Corrupt::SymlinkText { ino }.into()));
         }
@@ -173,4 +203,82 @@ impl VnodeOps for Node {
     fn bmap(&self, offset: u64, want: u64) -> Result<Run, Errno> {
         self.volume.told(self.run(offset, want))
     }
+
+    fn tail(&self, size: u64) -> Option<(u64, u64)> {
+        self.growing_tail(size)
+    }
+
+    fn balloc(&self, _: &Arc<Vnode>, offset: u64, len: u64) -> Result<Balloc, Errno> {
+        self.volume.told(self.allocate(offset, len))
+    }
+
+    fn setattr(&self, _: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
+        self.volume.told(self.change(attributes))
+    }
+
+    fn create(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
+        self.volume.told(self.make_file(name, new))
+    }
+
+    fn mkdir(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
+        self.volume.told(self.make_directory(name, new))
+    }
+
+    fn symlink(
+        &self,
+        _: &Arc<Vnode>,
+        name: &[u8],
+        new: &NewFile,
+        target: &[u8],
+    ) -> Result<InodeNumber, Errno> {
+        self.volume.told(self.make_link(name, new, target))
+    }
+
+    fn link(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
+        let target = node(target)?;
+        self.volume.told(self.add_name(name, target))
+    }
+
+    fn remove(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
+        let target = node(target)?;
+        self.volume.told(self.remove_file(name, target))
+    }
+
+    fn rmdir(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
+        let target = node(target)?;
+        self.volume.told(self.remove_directory(name, target))
+    }
+
+    fn rename(&self, rename: &Rename<'_>) -> Result<(), Errno> {
+        let moving = crate::rename::Moving {
+            from_dir: node(rename.from_dir)?,
+            from_name: rename.from_name,
+            file: node(rename.from)?,
+            to_dir: node(rename.to_dir)?,
+            to_name: rename.to_name,
+            replaced: rename.to.map(node).transpose()?,
+        };
+        self.volume.told(moving.run())
+    }
+
+    fn fsync(&self, _: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
+        self.volume.told(self.store_times())?;
+        // The inode shares its buffer; what else belongs to the file are its indirect blocks.
+        self.volume.device.flush(wait)
+    }
+
+    fn inactive(&self, vnode: &Arc<Vnode>) -> bool {
+        self.let_go(vnode)
+    }
+
+    fn reclaim(&self) {
+        if self.gone.load(Ordering::Acquire) {
+            self.volume.release(self.ino, self.vtype == VnodeType::Dir);
+        }
+    }
+}
+
+/// The file system's part of a vnode of the same volume.
+fn node(vnode: &Arc<Vnode>) -> Result<&Node, Errno> {
+    vnode.inode::<Node>().ok_or(Errno::EXDEV)
 }

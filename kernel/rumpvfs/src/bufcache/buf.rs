@@ -202,6 +202,15 @@ impl Devvp {
         }
     }
 
+    /// Forgets the buffers of `bytes` bytes from `sector` on, dirty or not: they are not metadata any more,
+    /// and nobody uses them.
+    pub fn invalidate(&self, sector: u64, bytes: usize) {
+        let sectors = (bytes / SECTOR_SIZE) as u64;
+        for sector in sector..sector.saturating_add(sectors) {
+            self.cache.invalidate((self.device.dev(), sector));
+        }
+    }
+
     /// Forgets every buffer of the device: after unmounting.
     pub(crate) fn forget(&self) {
         self.cache.forget(self.device.dev());

@@ -34,6 +34,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
+use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::Frame;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpuser::{Errno, PAGE_SIZE};
@@ -140,6 +141,10 @@ impl BufCache {
         let mut state = self.state.lock();
         loop {
             match state.table.peek(&key) {
+                // Who has it may wait for the page daemon to free memory.
+                Some(Entry { frame: None, .. }) if is_page_daemon() => {
+                    return Found::Error(Errno::EDEADLK);
+                }
                 Some(Entry { frame: None, .. }) => {
                     state = self.settled.wait(state);
                     continue;
@@ -177,7 +182,10 @@ impl BufCache {
             let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some();
             let clean = |found: &(&Key, &Entry)| idle(found) && !found.1.dirty;
             let oldest = state.table.oldest_first().find(clean);
-            let oldest = oldest.or_else(|| state.table.oldest_first().find(idle));
+            let oldest = match is_page_daemon() {
+                true => oldest,
+                false => oldest.or_else(|| state.table.oldest_first().find(idle)),
+            };
             let Some(oldest) = oldest.map(|(key, _)| *key) else {
                 return Found::Full;
             };
@@ -337,6 +345,22 @@ impl BufCache {
         if failed { Err(Errno::EIO) } else { Ok(()) }
     }
 
+    /// Forgets the buffer of `key`, dirty or not, after what is under way.
+    fn invalidate(&self, key: Key) {
+        let mut state = self.state.lock();
+        while let Some(entry) = state.table.peek(&key) {
+            if entry.frame.is_none() {
+                state = self.settled.wait(state);
+                continue;
+            }
+            state.dirty -= usize::from(entry.dirty);
+            let gone = state.table.remove(&key);
+            drop(state);
+            drop(gone);
+            return;
+        }
+    }
+
     /// Forgets every buffer of device `dev`, dirty or not, after what is under way.
     fn forget(&self, dev: u64) {
         let mut state = self.state.lock();
@@ -386,6 +410,11 @@ fn one(frame: Frame, len: usize) -> Result<Vec<IoFrame>, Errno> {
         len,
     });
     Ok(frames)
+}
+
+/// Whether the caller may wait for nobody: it reads past the cache where it must, with memory kept for it.
+fn is_page_daemon() -> bool {
+    lwp::memory_use() == Some(MemoryUse::Reserve)
 }
 
 /// Takes the frame out of a dirty buffer, which is busy then.

@@ -156,8 +156,10 @@ impl Vnode {
         if end > most {
             return Err(Errno::EFBIG);
         }
-        if offset > self.size() && !data.is_empty() {
-            self.extend_to(offset)?;
+        let old = self.size();
+        if !data.is_empty() {
+            self.make_way(offset, end)
+                .inspect_err(|_| self.cut_back(old))?;
         }
         let mut done = 0;
         while done < data.len() {
@@ -165,12 +167,83 @@ impl Vnode {
             let len = (WRITE_CHUNK - at % WRITE_CHUNK).min((data.len() - done) as u64) as usize;
             match self.write_chunk(at, &data[done..done + len]) {
                 Ok(()) => done += len,
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
+                Err(errno) => {
+                    let written = if done == 0 { 0 } else { at };
+                    self.cut_back(old.max(written));
+                    if done == 0 {
+                        return Err(errno);
+                    }
+                    break;
+                }
             }
         }
         self.throttle()?;
         Ok(done)
+    }
+
+    /// What comes before bytes `offset..end` are written: the last block so far gets the room that it then needs,
+    /// and what lies between the end of the file and `offset` becomes zeroes.
+    fn make_way(self: &Arc<Self>, offset: u64, end: u64) -> Result<(), Errno> {
+        if end > self.size() {
+            self.grow_tail(end)?;
+        }
+        if offset > self.size() {
+            self.extend_to(offset)?;
+        }
+        Ok(())
+    }
+
+    /// The file was to grow, but could not: it is `size` bytes long, as far as that is longer than wanted.
+    fn cut_back(self: &Arc<Self>, size: u64) {
+        if size >= self.size() {
+            return;
+        }
+        let change = crate::vnode::SetAttr {
+            size: Some(size),
+            ..Default::default()
+        };
+        let cut = self.truncate_pages(size);
+        if let Err(errno) = cut.and_then(|()| self.ops().setattr(self, &change)) {
+            log::error!("{self:?}: cannot be cut back to {size} bytes: {errno}");
+        }
+    }
+
+    /// Gives the last block of the file the room that it needs when the file is `size` bytes long. Within that
+    /// block the file grows at once, by zeroes.
+    fn grow_tail(self: &Arc<Self>, size: u64) -> Result<(), Errno> {
+        let Some((start, end)) = self.ops().tail(size) else {
+            return Ok(());
+        };
+        let old = self.size();
+        let (first, past) = (start / PAGE, old.div_ceil(PAGE));
+        let mut owned: Vec<Owned> = kmem::try_vec((past - first) as usize)?;
+        for index in first..past {
+            match self.own(index, false) {
+                Ok(page) => owned.push(page),
+                Err(errno) => {
+                    self.disown(owned);
+                    return Err(errno);
+                }
+            }
+        }
+        let balloc = match self.ops().balloc(self, old, end - old) {
+            Ok(balloc) => balloc,
+            Err(errno) => {
+                self.disown(owned);
+                return Err(errno);
+            }
+        };
+        self.set_size(end);
+        let mut state = self.page_state();
+        for page in owned {
+            // What was read of the last page ends with the file; the disk has something else there.
+            let is_longer = page.index + 1 == past && old % PAGE != 0;
+            let dirty = page.was_dirty || balloc.moved || is_longer;
+            self.publish(&mut state, page.index, page.frame, dirty);
+        }
+        drop(state);
+        self.pages.settled.notify_all();
+        self.zero_new(balloc.new, first..past)
     }
 
     /// Whoever dirties more than a third of memory writes it out first.
@@ -395,8 +468,11 @@ impl Vnode {
     /// # Errors
     /// `EIO` and the like if the last page cannot be read; nothing has changed.
     pub fn truncate_pages(self: &Arc<Self>, size: u64) -> Result<(), Errno> {
-        if size > self.size() {
-            return self.extend_to(size);
+        let old = self.size();
+        if size > old {
+            return self
+                .make_way(size, size)
+                .inspect_err(|_| self.cut_back(old));
         }
         if !size.is_multiple_of(PAGE) && size < self.size() {
             let mut page = self.own(size / PAGE, false)?;
@@ -411,10 +487,19 @@ impl Vnode {
             if let Some(bytes) = page.frame.get_mut() {
                 bytes[(size % PAGE) as usize..].fill(0);
             }
+            // Before it can be written: what lies behind may be another file's by then.
+            self.set_size(size);
             self.give_back(page, dirty);
         }
         self.set_size(size);
         self.drop_pages(size.div_ceil(PAGE));
         Ok(())
+    }
+
+    /// Drops every page, dirty or not, after what is under way: the file has no name any more, and its last user
+    /// is gone.
+    pub fn forget_pages(&self) {
+        self.set_size(0);
+        self.drop_pages(0);
     }
 }

@@ -125,6 +125,16 @@ pub trait VnodeOps: Any + Send + Sync {
         Err(Errno::EROFS)
     }
 
+    /// Which bytes have to be in memory when the file grows from its size to `size`: the last block, if
+    /// that gets more room and perhaps another place. Where it starts, and how far the file can grow
+    /// within it. The page cache brings its pages in, keeps them, and calls
+    /// [`balloc`](VnodeOps::balloc) for the bytes from the old end to there, before any other that lets
+    /// the file grow. *Exclusive.*
+    fn tail(&self, size: u64) -> Option<(u64, u64)> {
+        let _ = size;
+        None
+    }
+
     /// Changes attributes. The page cache has dropped the pages beyond a smaller size already.
     ///
     /// # Errors
@@ -230,6 +240,8 @@ pub struct Balloc {
     /// The byte range that got new blocks, and so holds stale bytes on the device; empty if none.
     /// The page cache zeroes what of it the writer does not overwrite.
     pub new: (u64, u64),
+    /// The [tail](VnodeOps::tail) lies elsewhere now, where nothing of it is yet: its pages are dirty.
+    pub moved: bool,
 }
 
 /// A rename: everything that [`VnodeOps::rename`] needs, all locked, all of one mount.

@@ -339,6 +339,7 @@ impl VnodeOps for TestNode {
         node.size = node.size.max(offset + len);
         Ok(Balloc {
             new: new.unwrap_or((0, 0)),
+            moved: false,
         })
     }
 

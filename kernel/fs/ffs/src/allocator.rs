@@ -1,0 +1,278 @@
+//! Allocation: which fragments and inodes of a volume are free, and which of them a file gets.
+//!
+//! A volume mounted for writing has a [`Space`]: the counters of all groups, and the group that was
+//! used last. Whoever allocates or frees holds its lock through an [`Allocator`], one at a time. When
+//! the allocator goes, what it changed goes to the buffer cache, to be written later: maps may be
+//! behind what inodes claim, and a check rebuilds them.
+//!
+//! Source: NetBSD sys/ufs/ffs/ffs_alloc.c (`ffs_alloc`, `ffs_realloccg`, `ffs_valloc`, `ffs_dirpref`,
+//! `ffs_hashalloc`).
+
+pub mod group;
+mod inodes;
+pub(crate) use inodes::generation;
+pub mod space;
+
+use rumpkern::locks::MutexGuard;
+use rumpkern::lwp;
+use rumpuser::Errno;
+use rumpvfs::bufcache::Devvp;
+
+use crate::corrupt::{Corrupt, Fault};
+use crate::superblock::Superblock;
+use group::{Change, Group, full, mask};
+use space::{Optim, Space};
+
+/// The right to allocate and to free.
+pub struct Allocator<'a> {
+    sb: &'a Superblock,
+    device: &'a Devvp,
+    space: MutexGuard<'a, Option<Space>>,
+}
+
+/// What growing a block's fragments did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grown {
+    /// Where the block lies now.
+    pub address: u64,
+    /// It lies elsewhere than before: the old fragments are to be freed once nothing points to them.
+    pub moved: bool,
+}
+
+impl<'a> Allocator<'a> {
+    /// The allocator of a volume. `EROFS` if it is not mounted for writing.
+    pub fn new(
+        sb: &'a Superblock,
+        device: &'a Devvp,
+        space: MutexGuard<'a, Option<Space>>,
+    ) -> Result<Allocator<'a>, Fault> {
+        if space.is_none() {
+            return Err(Fault::Refused(Errno::EROFS));
+        }
+        Ok(Allocator { sb, device, space })
+    }
+
+    fn space(&mut self) -> Result<&mut Space, Fault> {
+        self.space.as_mut().ok_or(Fault::Refused(Errno::EROFS))
+    }
+
+    /// Gives what was changed to the buffer cache.
+    pub fn finish(mut self) -> Result<(), Fault> {
+        self.store()
+    }
+
+    fn store(&mut self) -> Result<(), Fault> {
+        match self.space.as_mut().and_then(|space| space.group.as_mut()) {
+            Some(group) => group.store(self.sb, self.device),
+            None => Ok(()),
+        }
+    }
+
+    /// Group `index`, in memory.
+    fn group(&mut self, index: u32) -> Result<&mut Group, Fault> {
+        let (sb, device) = (self.sb, self.device);
+        let loaded = self.space()?.group.as_ref().map(Group::index);
+        if loaded != Some(index) {
+            self.store()?;
+            self.space()?.group = None;
+            let group = Group::load(sb, device, index)?;
+            self.space()?.group = Some(group);
+        }
+        self.space()?
+            .group
+            .as_mut()
+            .ok_or(Fault::Refused(Errno::EIO))
+    }
+
+    fn note(&mut self, index: u32, change: Change) -> Result<(), Fault> {
+        self.space()?.note(index, change);
+        Ok(())
+    }
+
+    /// Takes `count` fragments (at most a block), next to `wish` if that is not 0, else in group
+    /// `home`. `ENOSPC` if there are none, or only the reserve.
+    pub fn take(&mut self, home: u32, wish: u64, count: u32) -> Result<u64, Fault> {
+        let sb = self.sb;
+        let whole = count == sb.frag;
+        let space = self.space()?;
+        if whole && space.totals.free_blocks == 0 {
+            return Err(Fault::Refused(Errno::ENOSPC));
+        }
+        if space.available(sb) < i64::from(count) && !may_use_reserve() {
+            return Err(Fault::Refused(Errno::ENOSPC));
+        }
+        let wish = (wish != 0 && wish < sb.size).then_some(wish);
+        let start = wish.map_or(home, |wish| sb.group_of(wish));
+        let found = self.in_some_group(start, |this, index| {
+            let wish = wish
+                .filter(|wish| sb.group_of(*wish) == index)
+                .map(|wish| (wish - sb.cgbase(index)) as u32);
+            this.take_in(index, wish, count)
+        })?;
+        found.ok_or(Fault::Refused(Errno::ENOSPC))
+    }
+
+    /// Tries group `start`, then those 1, 3, 7 … behind it, then all.
+    fn in_some_group<T>(
+        &mut self,
+        start: u32,
+        mut attempt: impl FnMut(&mut Self, u32) -> Result<Option<T>, Fault>,
+    ) -> Result<Option<T>, Fault> {
+        let ncg = self.sb.ncg;
+        let start = start % ncg;
+        let doubling = core::iter::successors(Some(1u32), |step| step.checked_mul(2))
+            .take_while(|step| *step < ncg)
+            .scan(start, |at, step| {
+                *at = (*at + step) % ncg;
+                Some(*at)
+            });
+        let rest = (1..ncg).map(|step| (start + step) % ncg);
+        for index in core::iter::once(start).chain(doubling).chain(rest) {
+            if let Some(found) = attempt(self, index)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes `count` fragments in group `index`, if it has them.
+    fn take_in(&mut self, index: u32, wish: Option<u32>, count: u32) -> Result<Option<u64>, Fault> {
+        let sb = self.sb;
+        let counts = self.space()?.groups[index as usize];
+        let has_blocks = counts.free_blocks > 0;
+        if !has_blocks && (count == sb.frag || counts.free_fragments == 0) {
+            return Ok(None);
+        }
+        let group = self.group(index)?;
+        if count < sb.frag
+            && let Some(first) = group.find_fragments(sb, wish, count)
+        {
+            let block = first / sb.frag;
+            let bits = group.block(sb, block) & !mask(first % sb.frag, count);
+            group.set_frotor(sb, first);
+            return self.taken(index, block, bits, first);
+        }
+        if !has_blocks {
+            return Ok(None);
+        }
+        let Some(block) = group.find_block(sb, wish.map(|wish| wish / sb.frag)) else {
+            return Err(group.wrong("nbfree", counts.free_blocks).into());
+        };
+        group.set_rotor(sb, block);
+        let bits = full(sb) & !mask(0, count);
+        self.taken(index, block, bits, block * sb.frag)
+    }
+
+    fn taken(
+        &mut self,
+        index: u32,
+        block: u32,
+        bits: u8,
+        first: u32,
+    ) -> Result<Option<u64>, Fault> {
+        let sb = self.sb;
+        let address = sb.cgbase(index) + u64::from(first);
+        let group = self.group(index)?;
+        if !sb.is_data(address, 1) {
+            // The map says that metadata are free.
+            return Err(group.wrong("free map", first).into());
+        }
+        let change = group.set_block(sb, block, bits)?;
+        self.note(index, change)?;
+        Ok(Some(address))
+    }
+
+    /// Frees `count` fragments from `address` on, all of one block.
+    pub fn free(&mut self, address: u64, count: u32) -> Result<(), Fault> {
+        let sb = self.sb;
+        let (index, block, bits) = self.bits_of(address, count)?;
+        let group = self.group(index)?;
+        let old = group.block(sb, block);
+        if old & bits != 0 {
+            return Err(group.wrong("free map", block * sb.frag).into());
+        }
+        let change = group.set_block(sb, block, old | bits)?;
+        self.note(index, change)
+    }
+
+    /// Group, block in it, and bits in that, of `count` fragments from `address` on.
+    fn bits_of(&self, address: u64, count: u32) -> Result<(u32, u32, u8), Fault> {
+        let sb = self.sb;
+        if !sb.is_data(address, count) {
+            return Err(Corrupt::FreedPlace { address }.into());
+        }
+        let index = sb.group_of(address);
+        let first = (address - sb.cgbase(index)) as u32;
+        if first % sb.frag + count > sb.frag {
+            return Err(Corrupt::FreedPlace { address }.into());
+        }
+        Ok((index, first / sb.frag, mask(first % sb.frag, count)))
+    }
+
+    /// Makes the `old` fragments at `address` `new` fragments: where they are, or elsewhere.
+    pub fn grow(
+        &mut self,
+        home: u32,
+        address: u64,
+        (old, new): (u32, u32),
+    ) -> Result<Grown, Fault> {
+        let sb = self.sb;
+        if self.space()?.available(sb) < i64::from(new - old) && !may_use_reserve() {
+            return Err(Fault::Refused(Errno::ENOSPC));
+        }
+        if (address % u64::from(sb.frag)) as u32 + new <= sb.frag {
+            let behind = address + u64::from(old);
+            let (index, block, bits) = self.bits_of(behind, new - old)?;
+            let group = self.group(index)?;
+            let free = group.block(sb, block);
+            if free & bits == bits {
+                let change = group.set_block(sb, block, free & !bits)?;
+                self.note(index, change)?;
+                return Ok(Grown {
+                    address,
+                    moved: false,
+                });
+            }
+        }
+        let space = self.space()?;
+        space.choose_optim(sb);
+        let roomy = space.optim == Optim::Time && space.totals.free_blocks > 0 && new < sb.frag;
+        let address = if roomy {
+            // The next growth finds the room behind it free.
+            let address = self.take(home, address, sb.frag)?;
+            self.free(address + u64::from(new), sb.frag - new)?;
+            address
+        } else {
+            self.take(home, address, new)?
+        };
+        Ok(Grown {
+            address,
+            moved: true,
+        })
+    }
+
+    /// A wish for a block that begins a new stretch of its file: in the first group from `from` on with
+    /// at least the average number of free blocks.
+    pub fn wish_from(&mut self, from: u32) -> Result<u64, Fault> {
+        let sb = self.sb;
+        let space = self.space()?;
+        let average = space.totals.free_blocks / u64::from(sb.ncg);
+        let suits = |index: &u32| u64::from(space.groups[*index as usize].free_blocks) >= average;
+        let index = (0..sb.ncg).map(|n| (from + n) % sb.ncg).find(suits);
+        Ok(sb.cgbase(index.unwrap_or(from % sb.ncg)) + u64::from(sb.frag))
+    }
+}
+
+impl Drop for Allocator<'_> {
+    fn drop(&mut self) {
+        // After `finish` there is nothing left to be stored.
+        if let Err(fault) = self.store() {
+            let _: Errno = fault.on(self.device.name()).into();
+        }
+    }
+}
+
+/// Whether whoever asks may have what is kept back: the superuser, and the kernel itself.
+fn may_use_reserve() -> bool {
+    lwp::curproc().map_or(true, |proc| proc.cred().is_root())
+}

@@ -1,0 +1,285 @@
+//! What is free on a volume, in numbers; and writing these numbers, with the superblock, to the disk.
+
+use alloc::vec::Vec;
+
+use rumpkern::kmem;
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::bufcache::{BufMut, Devvp};
+use zerocopy::byteorder::{ByteOrder, I32, I64};
+use zerocopy::{BE, FromBytes, LE};
+
+use super::group::{Change, Group};
+use crate::corrupt::Fault;
+use crate::disk::{PIECE, read_with};
+use crate::order::Order;
+use crate::raw::{RawCsum, RawSuperblock};
+use crate::superblock::{Clean, Counts, Format, Superblock};
+
+/// Bytes of a group's entry in the summary area.
+const CSUM: usize = 16;
+
+/// What allocation of fragments spares (`fs_optim`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optim {
+    /// Copying: a tail that grows gets room to grow in.
+    Time,
+    /// Room: a tail gets what it needs.
+    Space,
+}
+
+/// The counters of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupCounts {
+    /// Directories.
+    pub directories: u32,
+    /// Wholly free blocks.
+    pub free_blocks: u32,
+    /// Free inodes.
+    pub free_inodes: u32,
+    /// Free fragments in blocks that are partly used.
+    pub free_fragments: u32,
+    /// Directories made here one after another lately (`fs_contigdirs`).
+    pub run_of_directories: u8,
+    /// The summary area has other numbers.
+    changed: bool,
+}
+
+/// What is free on a volume.
+pub struct Space {
+    /// Of the whole volume.
+    pub totals: Counts,
+    /// By group.
+    pub groups: Vec<GroupCounts>,
+    /// What growing tails spare.
+    pub optim: Optim,
+    /// Bytes that a file is expected to have (`fs_avgfilesize`), at least 1.
+    pub average_file: u64,
+    /// Files that a directory is expected to have (`fs_avgfpdir`), at least 1.
+    pub files_per_directory: u64,
+    /// The group used last.
+    pub group: Option<Group>,
+    /// The superblock on the disk has other numbers (`fs_fmod`).
+    changed: bool,
+}
+
+impl Space {
+    /// Reads the summary area and what else a writer needs.
+    pub fn load(sb: &Superblock, device: &Devvp) -> Result<Space, Fault> {
+        let mut groups = kmem::try_vec(sb.ncg as usize).map_err(Fault::Refused)?;
+        let start = sb.byte_of(sb.csaddr);
+        let piece = sb.tail_piece();
+        let mut at = start;
+        while groups.len() < sb.ncg as usize {
+            read_with(device, at, piece, |bytes| {
+                for entry in bytes.chunks_exact(CSUM) {
+                    if groups.len() < sb.ncg as usize {
+                        groups.push(counts(sb.order, entry));
+                    }
+                }
+            })?;
+            at += piece as u64;
+        }
+        let (optim, average_file, files) = read_with(device, sb.location, PIECE, |bytes| {
+            let field = |at: usize| {
+                let bytes = bytes.get(at..at + 4).unwrap_or_default();
+                bytes.try_into().map_or(0, |bytes| sb.order.u32(bytes))
+            };
+            (
+                field(core::mem::offset_of!(RawSuperblock<LE>, optim)),
+                field(core::mem::offset_of!(RawSuperblock<LE>, avgfilesize)),
+                field(core::mem::offset_of!(RawSuperblock<LE>, avgfpdir)),
+            )
+        })?;
+        Ok(Space {
+            totals: total(&groups),
+            groups,
+            optim: match optim {
+                1 => Optim::Space,
+                _ => Optim::Time,
+            },
+            average_file: u64::from(average_file).max(1),
+            files_per_directory: u64::from(files).max(1),
+            group: None,
+            changed: false,
+        })
+    }
+
+    /// Counters of group `index` changed.
+    pub(super) fn note(&mut self, index: u32, change: Change) {
+        let to = |count: u32, by: i64| (i64::from(count) + by).max(0) as u32;
+        let group = &mut self.groups[index as usize];
+        let before = *group;
+        group.directories = to(group.directories, change.directories);
+        group.free_blocks = to(group.free_blocks, change.blocks);
+        group.free_inodes = to(group.free_inodes, change.inodes);
+        group.free_fragments = to(group.free_fragments, change.fragments);
+        group.changed = true;
+        let group = *group;
+        let moved = |total: &mut u64, before: u32, now: u32| {
+            *total = (*total + u64::from(now)).saturating_sub(u64::from(before));
+        };
+        let totals = &mut self.totals;
+        moved(
+            &mut totals.directories,
+            before.directories,
+            group.directories,
+        );
+        moved(
+            &mut totals.free_blocks,
+            before.free_blocks,
+            group.free_blocks,
+        );
+        moved(
+            &mut totals.free_inodes,
+            before.free_inodes,
+            group.free_inodes,
+        );
+        moved(
+            &mut totals.free_fragments,
+            before.free_fragments,
+            group.free_fragments,
+        );
+        self.changed = true;
+    }
+
+    /// Fragments free for all but the superuser; negative when the reserve is being used.
+    pub fn available(&self, sb: &Superblock) -> i64 {
+        let free = (self.totals.free_blocks << sb.fragshift) + self.totals.free_fragments;
+        let kept = u128::from(sb.dsize) * u128::from(sb.minfree) / 100;
+        free as i64 - kept as i64
+    }
+
+    /// Decides anew what tails that have to move spare, by how many fragments lie free in pieces.
+    pub(super) fn choose_optim(&mut self, sb: &Superblock) {
+        let pieces = u128::from(self.totals.free_fragments);
+        let percent = |of: u32| u128::from(sb.dsize) * u128::from(of);
+        let optim = match self.optim {
+            Optim::Space if sb.minfree >= 5 && pieces * 200 <= percent(sb.minfree) => Optim::Time,
+            Optim::Time if pieces * 100 >= percent(sb.minfree.max(3) - 2) => Optim::Space,
+            same => same,
+        };
+        if optim != self.optim {
+            self.optim = optim;
+            self.changed = true;
+        }
+    }
+
+    /// Whether the disk has other numbers.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Gives the summary area and the superblock to the buffer cache. Answers the superblock's buffer, to
+    /// be written when all else is.
+    pub fn store(
+        &mut self,
+        sb: &Superblock,
+        device: &Devvp,
+        clean: Clean,
+    ) -> Result<BufMut, Fault> {
+        self.store_summary(sb, device)?;
+        let modify = |at: u64, len: usize| {
+            device
+                .bmodify(at / SECTOR_SIZE as u64, len)
+                .map_err(|errno| Fault::Device { at, errno })
+        };
+        let mut buf = modify(sb.location, PIECE)?;
+        match sb.order {
+            Order::Little => self.write::<LE>(sb, &mut buf, clean)?,
+            Order::Big => self.write::<BE>(sb, &mut buf, clean)?,
+        }
+        self.changed = false;
+        Ok(buf)
+    }
+
+    fn store_summary(&mut self, sb: &Superblock, device: &Devvp) -> Result<(), Fault> {
+        let piece = sb.tail_piece();
+        let per_piece = piece / CSUM;
+        let start = sb.byte_of(sb.csaddr);
+        for (n, groups) in self.groups.chunks_mut(per_piece).enumerate() {
+            if !groups.iter().any(|group| group.changed) {
+                continue;
+            }
+            let at = start + (n * piece) as u64;
+            let mut buf = device
+                .bmodify(at / SECTOR_SIZE as u64, piece)
+                .map_err(|errno| Fault::Device { at, errno })?;
+            for (group, bytes) in groups.iter_mut().zip(buf.chunks_exact_mut(CSUM)) {
+                let words = [
+                    group.directories,
+                    group.free_blocks,
+                    group.free_inodes,
+                    group.free_fragments,
+                ];
+                for (word, bytes) in words.into_iter().zip(bytes.chunks_exact_mut(4)) {
+                    bytes.copy_from_slice(&sb.order.bytes32(word));
+                }
+                group.changed = false;
+            }
+            buf.bdwrite();
+        }
+        Ok(())
+    }
+
+    fn write<O: ByteOrder>(
+        &self,
+        sb: &Superblock,
+        bytes: &mut [u8],
+        clean: Clean,
+    ) -> Result<(), Fault> {
+        let (raw, _) =
+            RawSuperblock::<O>::mut_from_prefix(bytes).map_err(|_| Fault::Refused(Errno::EIO))?;
+        let now = rumpkern::time::wall().seconds;
+        let totals = &self.totals;
+        raw.time = I64::new(now);
+        raw.cstotal.ndir = I64::new(totals.directories as i64);
+        raw.cstotal.nbfree = I64::new(totals.free_blocks as i64);
+        raw.cstotal.nifree = I64::new(totals.free_inodes as i64);
+        raw.cstotal.nffree = I64::new(totals.free_fragments as i64);
+        if sb.format == Format::Ufs1 {
+            raw.old_time = I32::new(now as i32);
+            raw.old_cstotal = RawCsum {
+                ndir: I32::new(totals.directories as i32),
+                nbfree: I32::new(totals.free_blocks as i32),
+                nifree: I32::new(totals.free_inodes as i32),
+                nffree: I32::new(totals.free_fragments as i32),
+            };
+        }
+        raw.optim = I32::new(match self.optim {
+            Optim::Time => 0,
+            Optim::Space => 1,
+        });
+        // Leftovers of soft updates, which are gone.
+        raw.pendingblocks = I64::new(0);
+        raw.pendinginodes.set(0);
+        raw.fmod = 0;
+        raw.ronly = 0;
+        raw.clean = clean.0;
+        Ok(())
+    }
+}
+
+/// The counters in a summary's entry; a negative one counts as none.
+fn counts(order: Order, entry: &[u8]) -> GroupCounts {
+    let mut words = entry.chunks_exact(4).map(|bytes| {
+        let word = bytes.try_into().map_or(0, |bytes| order.u32(bytes));
+        if word > i32::MAX as u32 { 0 } else { word }
+    });
+    let mut next = || words.next().unwrap_or(0);
+    GroupCounts {
+        directories: next(),
+        free_blocks: next(),
+        free_inodes: next(),
+        free_fragments: next(),
+        ..GroupCounts::default()
+    }
+}
+
+fn total(groups: &[GroupCounts]) -> Counts {
+    groups.iter().fold(Counts::default(), |sum, group| Counts {
+        directories: sum.directories + u64::from(group.directories),
+        free_blocks: sum.free_blocks + u64::from(group.free_blocks),
+        free_inodes: sum.free_inodes + u64::from(group.free_inodes),
+        free_fragments: sum.free_fragments + u64::from(group.free_fragments),
+    })
+}

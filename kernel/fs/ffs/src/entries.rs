@@ -1,0 +1,384 @@
+//! Changing directories: entering, removing and rewriting names.
+//!
+//! Every change is one of one 512-byte unit, which is written or not written as a whole. A name goes
+//! into the first unit with room, found from a hint on: into a free entry, the slack behind a live
+//! one, or what moving the live ones together leaves; else the directory grows by a unit. Empty units at
+//! the end are cut off.
+//!
+//! Source: NetBSD sys/ufs/ufs/ufs_lookup.c (`ufs_direnter`, `ufs_dirremove`, `ufs_dirrewrite`,
+//! `ufs_dirempty`).
+
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::bufcache::BufMut;
+use rumpvfs::vnode::{VnodeType, Wait};
+
+use crate::allocator::Allocator;
+use crate::balloc::{Balloc, Move, Place};
+use crate::corrupt::{Corrupt, Fault};
+use crate::dir::{self, ENTRY_HEAD, Entry, Shape, entry_size};
+use crate::disk::read_with;
+use crate::inode::Inode;
+use crate::lookup::{self, Found};
+use crate::order::Order;
+use crate::raw::DIRBLKSIZ;
+use crate::truncate::Truncate;
+use crate::volume::Volume;
+
+const UNIT: u64 = DIRBLKSIZ as u64;
+
+/// A directory being changed: its vnode's lock is held exclusively. The inode is a copy, which the
+/// caller puts back.
+pub struct Directory<'a> {
+    /// The volume.
+    pub volume: &'a Volume,
+    /// The directory.
+    pub inode: &'a mut Inode,
+}
+
+impl Directory<'_> {
+    /// Where `name` is.
+    pub fn find(&self, name: &[u8], hint: u64) -> Result<Found, Fault> {
+        let (sb, disk) = (&self.volume.sb, &self.volume.device);
+        lookup::lookup(sb, disk, self.inode, name, hint)?.ok_or(Fault::Refused(Errno::ENOENT))
+    }
+
+    /// Enters `name` for inode `ino` of type `vtype`. Units before `hint` are full. Answers the offset of
+    /// the unit that the name went into.
+    pub fn enter(
+        &mut self,
+        name: &[u8],
+        (ino, vtype): (u32, VnodeType),
+        hint: u64,
+        wait: Wait,
+    ) -> Result<u64, Fault> {
+        let order = self.volume.sb.order;
+        let need = entry_size(name.len());
+        let offset = match self.find_room(need, hint)? {
+            Some(offset) => offset,
+            None => {
+                let end = self.inode.size;
+                self.grow(&mut |unit| {
+                    put_entry(unit, order, (0, DIRBLKSIZ), (ino, vtype), name);
+                })?;
+                return Ok(end);
+            }
+        };
+        self.edit(offset, wait, |unit| {
+            insert(unit, order, (ino, vtype), name);
+        })?;
+        Ok(offset)
+    }
+
+    /// Removes the entry at `offset`; the disk knows when this returns.
+    pub fn remove(&mut self, offset: u64) -> Result<(), Fault> {
+        let order = self.volume.sb.order;
+        let unit = offset - offset % UNIT;
+        self.edit(unit, Wait::Stable, |bytes| {
+            remove(bytes, order, (offset - unit) as usize);
+        })?;
+        if unit + UNIT == self.inode.size {
+            self.cut_empty_end()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the entry at `offset` name inode `ino` of type `vtype`.
+    pub fn rewrite(&mut self, offset: u64, (ino, vtype): (u32, VnodeType)) -> Result<(), Fault> {
+        let order = self.volume.sb.order;
+        let unit = offset - offset % UNIT;
+        self.edit(unit, Wait::Stable, |bytes| {
+            let at = (offset - unit) as usize;
+            bytes[at..at + 4].copy_from_slice(&order.bytes32(ino));
+            bytes[at + 6] = vtype.dirent_type();
+        })
+    }
+
+    /// Whether there is nothing in it but `.` and `..`.
+    pub fn is_empty(&self) -> Result<bool, Fault> {
+        let (sb, disk) = (&self.volume.sb, &self.volume.device);
+        let range = (0, self.inode.size);
+        let mut only_dots = |entry: &Entry<'_>| matches!(entry.name, b"." | b"..");
+        dir::walk(sb, disk, self.inode, range, &mut only_dots)
+    }
+
+    /// The first unit from `hint` on with `need` bytes to spare.
+    fn find_room(&self, need: usize, hint: u64) -> Result<Option<u64>, Fault> {
+        let sb = &self.volume.sb;
+        let shape = Shape::of(sb);
+        let mut offset = hint - hint % UNIT;
+        while offset < self.inode.size {
+            let (at, piece) = self.place(offset)?;
+            let into = (at % piece as u64) as usize;
+            let start = at - into as u64;
+            // All units that the piece holds.
+            let count = (piece - into).min((self.inode.size - offset) as usize) / DIRBLKSIZ;
+            let found = read_with(&self.volume.device, start, piece, |bytes| {
+                for n in 0..count {
+                    let from = into + n * DIRBLKSIZ;
+                    let here = offset + (n * DIRBLKSIZ) as u64;
+                    if room(&shape, &bytes[from..from + DIRBLKSIZ], here)? >= need {
+                        return Ok(Some(here));
+                    }
+                }
+                Ok(None)
+            })?;
+            match found.map_err(|(offset, fault)| Corrupt::Entry {
+                ino: self.inode.ino,
+                offset,
+                fault,
+            })? {
+                Some(here) => return Ok(Some(here)),
+                None => offset += (count * DIRBLKSIZ) as u64,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The byte of the volume at which the unit at `offset` lies, and the bytes of the buffers there.
+    fn place(&self, offset: u64) -> Result<(u64, usize), Fault> {
+        let sb = &self.volume.sb;
+        let (at, _) = dir::place(sb, &self.volume.device, self.inode, offset, UNIT)?;
+        Ok((at, sb.tail_piece()))
+    }
+
+    /// Changes the unit at `offset`, if it is sound.
+    fn edit(&self, offset: u64, wait: Wait, change: impl FnOnce(&mut [u8])) -> Result<(), Fault> {
+        let (at, piece) = self.place(offset)?;
+        let into = (at % piece as u64) as usize;
+        let start = at - into as u64;
+        let fault = |errno| Fault::Device { at, errno };
+        let device = &self.volume.device;
+        let mut buf = device
+            .bmodify(start / SECTOR_SIZE as u64, piece)
+            .map_err(fault)?;
+        let shape = Shape::of(&self.volume.sb);
+        let sound = shape.walk_unit(&buf[into..into + DIRBLKSIZ], offset, &mut |_, _| true);
+        if let Err((offset, fault)) = sound {
+            return Err(Corrupt::Entry {
+                ino: self.inode.ino,
+                offset,
+                fault,
+            }
+            .into());
+        }
+        change(&mut buf[into..into + DIRBLKSIZ]);
+        self.written(buf, wait, at)
+    }
+
+    fn written(&self, buf: BufMut, wait: Wait, at: u64) -> Result<(), Fault> {
+        match wait {
+            Wait::Stable => buf.bwrite().map_err(|errno| Fault::Device { at, errno }),
+            Wait::Started => {
+                buf.bdwrite();
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds a unit, which `fill` fills in. The inode that has it is on the disk when this returns.
+    pub fn grow(&mut self, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Fault> {
+        let (sb, device) = (&self.volume.sb, &self.volume.device);
+        let size = self.inode.size + UNIT;
+        if size > 0x7fff_ffff {
+            return Err(Fault::Refused(Errno::EFBIG));
+        }
+        let balloc = Balloc { sb, device };
+        let mut space = self.volume.allocator()?;
+        let before = self.inode.size;
+        let block = before >> sb.bshift;
+        let place = balloc.block(&mut space, self.inode, block, size)?;
+        self.inode.size = size;
+        let moved = match place {
+            Place::Moved(moved) => Some(moved),
+            Place::Had | Place::New | Place::Longer(_) => None,
+        };
+        let copied = moved.map_or(Ok(()), |moved| self.copy(moved));
+        let filled = copied.and_then(|()| self.fill_last(fill));
+        let stored = filled.and_then(|()| self.inode.store(sb, device, Wait::Stable));
+        if let Err(fault) = stored {
+            // As it was, as far as that can be.
+            let _ = Truncate::new(sb, device, VnodeType::Dir).cut(&mut space, self.inode, before);
+            return Err(fault);
+        }
+        if let Some(moved) = moved {
+            self.volume.invalidate(moved.from, moved.old);
+            space.free(moved.from, moved.old)?;
+        }
+        space.finish()
+    }
+
+    fn fill_last(&self, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Fault> {
+        let (at, piece) = self.place(self.inode.size - UNIT)?;
+        let into = (at % piece as u64) as usize;
+        let sector = (at - into as u64) / SECTOR_SIZE as u64;
+        let device = &self.volume.device;
+        let buf = match into {
+            0 => device.getblk(sector, piece),
+            _ => device.bmodify(sector, piece),
+        };
+        let mut buf = buf.map_err(|errno| Fault::Device { at, errno })?;
+        fill(&mut buf[into..into + DIRBLKSIZ]);
+        self.written(buf, Wait::Stable, at)
+    }
+
+    /// Copies what a tail held to where it lies now.
+    fn copy(&self, moved: Move) -> Result<(), Fault> {
+        let (sb, device) = (&self.volume.sb, &self.volume.device);
+        let piece = sb.tail_piece();
+        for n in 0..(moved.old * sb.fsize) as usize / piece {
+            let into = (n * piece) as u64;
+            let (from, to) = (sb.byte_of(moved.from) + into, sb.byte_of(moved.to) + into);
+            let old = device
+                .bread(from / SECTOR_SIZE as u64, piece)
+                .map_err(|errno| Fault::Device { at: from, errno })?;
+            let fault = |errno| Fault::Device { at: to, errno };
+            let mut new = device
+                .getblk(to / SECTOR_SIZE as u64, piece)
+                .map_err(fault)?;
+            new.copy_from_slice(&old);
+            new.bwrite().map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// Cuts off the units at the end that hold no name.
+    fn cut_empty_end(&mut self) -> Result<(), Fault> {
+        let shape = Shape::of(&self.volume.sb);
+        let mut size = self.inode.size;
+        while size > UNIT {
+            let (at, piece) = self.place(size - UNIT)?;
+            let into = (at % piece as u64) as usize;
+            let start = at - into as u64;
+            let empty = read_with(&self.volume.device, start, piece, |bytes| {
+                let unit = &bytes[into..into + DIRBLKSIZ];
+                room(&shape, unit, size - UNIT).is_ok_and(|room| room == DIRBLKSIZ)
+            })?;
+            if !empty {
+                break;
+            }
+            size -= UNIT;
+        }
+        if size < self.inode.size {
+            let (sb, device) = (&self.volume.sb, &self.volume.device);
+            let mut space: Allocator<'_> = self.volume.allocator()?;
+            Truncate::new(sb, device, VnodeType::Dir).cut(&mut space, self.inode, size)?;
+        }
+        Ok(())
+    }
+}
+
+/// The first unit of a new directory.
+pub fn first_unit(order: Order, own: u32, parent: u32) -> [u8; DIRBLKSIZ] {
+    let mut unit = [0; DIRBLKSIZ];
+    let dot = entry_size(1);
+    put_entry(&mut unit, order, (0, dot), (own, VnodeType::Dir), b".");
+    let rest = DIRBLKSIZ - dot;
+    put_entry(
+        &mut unit,
+        order,
+        (dot, rest),
+        (parent, VnodeType::Dir),
+        b"..",
+    );
+    unit
+}
+
+/// Bytes of `unit` that its names do not need.
+fn room(
+    shape: &Shape,
+    unit: &[u8],
+    offset: u64,
+) -> Result<usize, (u64, crate::corrupt::EntryFault)> {
+    let mut used = 0;
+    shape.walk_unit(unit, offset, &mut |_, entry| {
+        used += entry.map_or(0, |entry| entry_size(entry.name.len()));
+        true
+    })?;
+    Ok(unit.len() - used)
+}
+
+/// Number, length and name length of the entry at `at` of a sound unit.
+fn head(unit: &[u8], order: Order, at: usize) -> (u32, usize, usize) {
+    let ino = order.u32([unit[at], unit[at + 1], unit[at + 2], unit[at + 3]]);
+    let reclen = order.u16([unit[at + 4], unit[at + 5]]);
+    (ino, usize::from(reclen), usize::from(unit[at + 7]))
+}
+
+fn set_length(unit: &mut [u8], order: Order, at: usize, length: usize) {
+    unit[at + 4..at + 6].copy_from_slice(&order.bytes16(length as u16));
+}
+
+/// Bytes that the entry needs; a free one none, and so a whiteout, which hides nothing here.
+fn used((ino, _, name_len): (u32, usize, usize)) -> usize {
+    if ino <= crate::raw::UFS_WINO {
+        0
+    } else {
+        entry_size(name_len)
+    }
+}
+
+fn put_entry(
+    unit: &mut [u8],
+    order: Order,
+    (at, length): (usize, usize),
+    (ino, vtype): (u32, VnodeType),
+    name: &[u8],
+) {
+    let end = at + entry_size(name.len());
+    unit[at..end].fill(0);
+    unit[at..at + 4].copy_from_slice(&order.bytes32(ino));
+    set_length(unit, order, at, length);
+    unit[at + 6] = vtype.dirent_type();
+    unit[at + 7] = name.len() as u8;
+    unit[at + ENTRY_HEAD..at + ENTRY_HEAD + name.len()].copy_from_slice(name);
+}
+
+/// Puts an entry into a sound unit that has room for it.
+fn insert(unit: &mut [u8], order: Order, file: (u32, VnodeType), name: &[u8]) {
+    let need = entry_size(name.len());
+    let mut at = 0;
+    while at < unit.len() {
+        let entry = head(unit, order, at);
+        let (taken, length) = (used(entry), entry.1);
+        if length - taken >= need {
+            if taken > 0 {
+                set_length(unit, order, at, taken);
+            }
+            return put_entry(unit, order, (at + taken, length - taken), file, name);
+        }
+        at += length;
+    }
+    // The live entries move together.
+    let (mut from, mut to, mut last) = (0, 0, 0);
+    while from < unit.len() {
+        let entry = head(unit, order, from);
+        let taken = used(entry);
+        if taken > 0 {
+            unit.copy_within(from..from + taken, to);
+            set_length(unit, order, to, taken);
+            last = to;
+            to += taken;
+        }
+        from += entry.1;
+    }
+    let rest = unit.len() - to;
+    if rest >= need {
+        put_entry(unit, order, (to, rest), file, name);
+    } else {
+        set_length(unit, order, last, unit.len() - last);
+    }
+}
+
+/// Removes the entry at `at` of a sound unit.
+fn remove(unit: &mut [u8], order: Order, at: usize) {
+    let (mut here, mut before) = (0, None);
+    while here < at {
+        before = Some(here);
+        here += head(unit, order, here).1;
+    }
+    let length = head(unit, order, at).1;
+    match before {
+        Some(before) => set_length(unit, order, before, at - before + length),
+        None => unit[at..at + 4].fill(0),
+    }
+}

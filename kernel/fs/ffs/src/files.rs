@@ -1,0 +1,205 @@
+//! Changing a file: blocks for what is written, attributes, and the end of a file without a name.
+
+use core::sync::atomic::Ordering;
+
+use rumpkern::{kmem, lwp};
+use rumpuser::Errno;
+use rumpvfs::vnode::{self, S_ISGID, S_ISUID, SetAttr, Vnode, VnodeType, Wait};
+
+use alloc::sync::Arc;
+
+use crate::balloc::{Balloc, Move, Place};
+use crate::corrupt::Fault;
+use crate::inode::{Contents, Inode};
+use crate::raw::UFS_NDADDR;
+use crate::truncate::Truncate;
+use crate::vnops::Node;
+
+/// A range of bytes that grows to hold what it is given.
+#[derive(Default)]
+struct Cover(Option<(u64, u64)>);
+
+impl Cover {
+    fn add(&mut self, from: u64, to: u64) {
+        self.0 = Some(match self.0 {
+            None => (from, to),
+            Some((start, end)) => (start.min(from), end.max(to)),
+        });
+    }
+}
+
+impl Node {
+    /// The block with fragments that has to grow when the file grows to `size` bytes: where it starts, and
+    /// where it will end.
+    pub(crate) fn growing_tail(&self, size: u64) -> Option<(u64, u64)> {
+        let sb = &self.volume.sb;
+        let inode = self.inode();
+        if size <= inode.size || inode.size == 0 {
+            return None;
+        }
+        let block = (inode.size - 1) >> sb.bshift;
+        let Contents::Blocks { direct, .. } = &inode.contents else {
+            return None;
+        };
+        let has_place = block < UFS_NDADDR as u64 && direct[block as usize] != 0;
+        if !has_place || sb.block_bytes(size, block) <= sb.block_bytes(inode.size, block) {
+            return None;
+        }
+        Some((block << sb.bshift, size.min((block + 1) << sb.bshift)))
+    }
+
+    /// Gives `offset..offset + len` places; the file is at least that long then.
+    pub(crate) fn allocate(&self, offset: u64, len: u64) -> Result<vnode::Balloc, Fault> {
+        let volume = &*self.volume;
+        let sb = &volume.sb;
+        volume.check_writable()?;
+        let end = offset.checked_add(len);
+        let Some(end) = end.filter(|end| *end <= sb.maxfilesize) else {
+            return Err(Fault::Refused(Errno::EFBIG));
+        };
+        if len == 0 {
+            return Ok(vnode::Balloc::default());
+        }
+        let before = self.inode();
+        let mut inode = before.clone();
+        let size = inode.size.max(end);
+        let blocks = offset >> sb.bshift..end.div_ceil(u64::from(sb.bsize));
+        let mut new: alloc::vec::Vec<u64> =
+            kmem::try_vec((blocks.end - blocks.start) as usize).map_err(Fault::Refused)?;
+        let mut cover = Cover::default();
+        let mut moved: Option<Move> = None;
+        let balloc = Balloc {
+            sb,
+            device: &volume.device,
+        };
+        let mut space = volume.allocator()?;
+        for block in blocks {
+            let (start, next) = (block << sb.bshift, (block + 1) << sb.bshift);
+            match balloc.block(&mut space, &mut inode, block, size) {
+                Ok(Place::Had) => {}
+                Ok(Place::New) => {
+                    new.push(block);
+                    cover.add(start, next);
+                }
+                Ok(Place::Longer(old)) => cover.add(start + (u64::from(old) << sb.fshift), next),
+                Ok(Place::Moved(tail)) => {
+                    cover.add(start + (u64::from(tail.old) << sb.fshift), next);
+                    moved = Some(tail);
+                }
+                Err(fault) => {
+                    for block in new.into_iter().rev() {
+                        balloc.undo(&mut space, &mut inode, block, size)?;
+                    }
+                    // Indirect blocks that were made on the way, and fragments of the tail.
+                    inode.size = size;
+                    let cut = Truncate::new(sb, &volume.device, self.vtype);
+                    let cut = cut.cut(&mut space, &mut inode, before.size);
+                    self.set_inode(&inode);
+                    cut?;
+                    if let Some(tail) = moved {
+                        space.free(tail.from, tail.old)?;
+                    }
+                    return Err(fault);
+                }
+            }
+        }
+        inode.size = size;
+        self.touch(&mut inode);
+        self.set_inode(&inode);
+        if let Some(tail) = moved {
+            inode.store(sb, &volume.device, Wait::Stable)?;
+            space.free(tail.from, tail.old)?;
+        } else if cover.0.is_some()
+            || before.size != size
+            || before.permissions != inode.permissions
+        {
+            inode.store(sb, &volume.device, Wait::Started)?;
+        } else {
+            self.times_changed.store(true, Ordering::Release);
+        }
+        space.finish()?;
+        Ok(vnode::Balloc {
+            new: cover.0.unwrap_or((0, 0)),
+            moved: moved.is_some(),
+        })
+    }
+
+    /// The file is written: its times are now, and set-ID bits go unless the superuser writes.
+    fn touch(&self, inode: &mut Inode) {
+        let now = rumpkern::time::wall();
+        (inode.mtime, inode.ctime) = (now, now);
+        let is_root = lwp::curproc().map_or(true, |proc| proc.cred().is_root());
+        if !is_root {
+            inode.permissions &= !(S_ISUID | S_ISGID);
+        }
+    }
+
+    /// Writes the inode, if only its times changed since it was written.
+    pub(crate) fn store_times(&self) -> Result<(), Fault> {
+        if !self.times_changed.swap(false, Ordering::AcqRel) || !self.volume.is_writable() {
+            return Ok(());
+        }
+        let volume = &*self.volume;
+        self.inode()
+            .store(&volume.sb, &volume.device, Wait::Started)
+    }
+
+    /// Changes attributes.
+    pub(crate) fn change(&self, new: &SetAttr) -> Result<(), Fault> {
+        let volume = &*self.volume;
+        let (sb, device) = (&volume.sb, &volume.device);
+        volume.check_writable()?;
+        let mut inode = self.inode();
+        let size = new.size.unwrap_or(inode.size);
+        if size > sb.maxfilesize {
+            return Err(Fault::Refused(Errno::EFBIG));
+        }
+        if new.size.is_some() && self.vtype != VnodeType::Reg && size != inode.size {
+            return Err(Fault::Refused(Errno::EINVAL));
+        }
+        let now = rumpkern::time::wall();
+        inode.ctime = now;
+        inode.permissions = new.mode.map_or(inode.permissions, |mode| mode & 0o7777);
+        inode.uid = new.uid.unwrap_or(inode.uid);
+        inode.gid = new.gid.unwrap_or(inode.gid);
+        inode.atime = new.atime.unwrap_or(inode.atime);
+        inode.mtime = new.mtime.unwrap_or(inode.mtime);
+        inode.flags = new.flags.unwrap_or(inode.flags);
+        if inode.birthtime.is_some() {
+            inode.birthtime = new.birthtime.or(inode.birthtime);
+        }
+        self.times_changed.store(false, Ordering::Release);
+        if size < inode.size {
+            let mut space = volume.allocator()?;
+            let cut = Truncate::new(sb, device, self.vtype).cut(&mut space, &mut inode, size);
+            self.set_inode(&inode);
+            return cut.and_then(|()| space.finish());
+        }
+        inode.size = size;
+        self.set_inode(&inode);
+        inode.store(sb, device, Wait::Started)
+    }
+
+    /// The last user is gone: a file without a name ends here. Answers whether it is to be forgotten.
+    pub(crate) fn let_go(&self, vnode: &Arc<Vnode>) -> bool {
+        if self.gone.load(Ordering::Acquire) {
+            return true;
+        }
+        let volume = &*self.volume;
+        let mut inode = self.inode();
+        if inode.nlink > 0 || !volume.is_writable() {
+            // It was logged; the times are all that is lost.
+            let _ = volume.told(self.store_times());
+            return false;
+        }
+        // What is being written of it must not reach blocks of another file.
+        vnode.forget_pages();
+        let erased = volume.erase(&mut inode);
+        self.set_inode(&inode);
+        volume.nameless.fetch_sub(1, Ordering::AcqRel);
+        // If not all went well, the inode stays taken until a check.
+        let is_erased = volume.told(erased).is_ok();
+        self.gone.store(is_erased, Ordering::Release);
+        true
+    }
+}

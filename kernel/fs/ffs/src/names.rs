@@ -1,0 +1,315 @@
+//! Making and removing files: what happens to directories and link counts, and in which order.
+//!
+//! On the disk first: a new inode, before the name that leads to it; a directory's first unit, before
+//! its inode; a higher link count, before one more name; the absence of a name, before a lower link count.
+//! So after a crash a check finds files without a name, or counts that are too high; never a name
+//! without a file.
+//!
+//! Source: NetBSD sys/ufs/ufs/ufs_vnops.c (`ufs_makeinode`, `ufs_mkdir`, `ufs_remove`, `ufs_rmdir`,
+//! `ufs_link`, `ufs_symlink`).
+
+use core::sync::atomic::Ordering;
+
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::vnode::{InodeNumber, NewFile, S_ISGID, VnodeType, Wait};
+
+use crate::balloc::Balloc;
+use crate::bmap;
+use crate::corrupt::Fault;
+use crate::entries::{Directory, first_unit};
+use crate::inode::{Contents, Inode};
+use crate::raw::{DIRBLKSIZ, UFS_NDADDR, UFS_NIADDR, UFS_ROOTINO};
+use crate::vnops::Node;
+
+/// The most names a file may have (NetBSD sys/syslimits.h, LINK_MAX).
+pub(crate) const LINK_MAX: u16 = 32767;
+
+impl Node {
+    /// The directory's inode, to be changed.
+    pub(crate) fn directory(&self) -> Result<Inode, Fault> {
+        self.volume.check_writable()?;
+        let inode = self.inode();
+        if inode.vtype != VnodeType::Dir {
+            return Err(Fault::Refused(Errno::ENOTDIR));
+        }
+        if inode.nlink == 0 {
+            // It was removed, but is somebody's working directory.
+            return Err(Fault::Refused(Errno::ENOENT));
+        }
+        Ok(inode)
+    }
+
+    /// A directory's entries changed: puts its inode back, with new times.
+    pub(crate) fn directory_changed(&self, inode: &mut Inode) -> Result<(), Fault> {
+        let now = rumpkern::time::wall();
+        (inode.mtime, inode.ctime) = (now, now);
+        self.set_inode(inode);
+        inode.store(&self.volume.sb, &self.volume.device, Wait::Started)
+    }
+
+    /// Enters a name into this directory, whose inode `dir` is.
+    pub(crate) fn enter(
+        &self,
+        dir: &mut Inode,
+        name: &[u8],
+        file: (u32, VnodeType),
+        wait: Wait,
+    ) -> Result<(), Fault> {
+        let hint = self.room.load(Ordering::Relaxed);
+        let mut directory = Directory {
+            volume: &self.volume,
+            inode: dir,
+        };
+        let entered = directory.enter(name, file, hint, wait);
+        // Even then fragments may lie elsewhere now.
+        self.set_inode(dir);
+        let at = entered?;
+        // Only what was passed over for a short name is full for all.
+        if name.len() <= 16 || at < hint {
+            self.room.store(at, Ordering::Relaxed);
+        }
+        self.directory_changed(dir)
+    }
+
+    /// Removes the name at `offset`, and puts the inode back.
+    pub(crate) fn leave(&self, dir: &mut Inode, offset: u64) -> Result<(), Fault> {
+        let mut directory = Directory {
+            volume: &self.volume,
+            inode: dir,
+        };
+        let removed = directory.remove(offset);
+        self.set_inode(dir);
+        removed?;
+        let unit = offset - offset % DIRBLKSIZ as u64;
+        self.room.fetch_min(unit, Ordering::Relaxed);
+        self.directory_changed(dir)
+    }
+
+    /// A new inode in memory, for a file in the directory `dir`; its number is taken.
+    fn new_inode(&self, dir: &Inode, new: &NewFile, vtype: VnodeType) -> Result<Inode, Fault> {
+        let volume = &*self.volume;
+        let sb = &volume.sb;
+        let mut space = volume.allocator()?;
+        let is_root = dir.ino == UFS_ROOTINO;
+        let taken = space.take_inode(dir.ino / sb.ipg, is_root, vtype == VnodeType::Dir)?;
+        let ino = taken.ok_or(Fault::Refused(Errno::ENOSPC))?;
+        space.finish()?;
+        let generation = volume.next_generation(ino)?;
+        let now = rumpkern::time::wall();
+        Ok(Inode {
+            ino,
+            vtype,
+            permissions: new.mode & 0o7777,
+            nlink: 1,
+            uid: new.uid,
+            // As in every BSD.
+            gid: dir.gid,
+            size: 0,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            birthtime: sb.format.is_ufs2().then_some(now),
+            generation,
+            flags: 0,
+            contents: match vtype {
+                VnodeType::Blk | VnodeType::Chr => Contents::Device(new.rdev),
+                VnodeType::Fifo | VnodeType::Sock => Contents::Nothing,
+                VnodeType::Reg | VnodeType::Dir | VnodeType::Lnk => Contents::Blocks {
+                    direct: [0; UFS_NDADDR],
+                    indirect: [0; UFS_NIADDR],
+                },
+            },
+        })
+    }
+
+    /// Undoes what made `inode`, to which no name leads.
+    fn discard(&self, inode: &mut Inode) {
+        let is_directory = inode.vtype == VnodeType::Dir;
+        if self.volume.told(self.volume.erase(inode)).is_ok() {
+            self.volume.release(inode.ino, is_directory);
+        }
+    }
+
+    /// Gives a new file its name.
+    fn name_new(&self, dir: &mut Inode, name: &[u8], mut inode: Inode) -> Result<u64, Fault> {
+        let volume = &*self.volume;
+        let stored = inode.store(&volume.sb, &volume.device, Wait::Stable);
+        let file = (inode.ino, inode.vtype);
+        let named = stored.and_then(|()| self.enter(dir, name, file, Wait::Started));
+        match named {
+            Ok(()) => Ok(InodeNumber::from(inode.ino)),
+            Err(fault) => {
+                self.discard(&mut inode);
+                Err(fault)
+            }
+        }
+    }
+
+    /// Makes a file that is no directory and no symbolic link.
+    pub(crate) fn make_file(&self, name: &[u8], new: &NewFile) -> Result<InodeNumber, Fault> {
+        let mut dir = self.directory()?;
+        let inode = self.new_inode(&dir, new, new.vtype)?;
+        self.name_new(&mut dir, name, inode)
+    }
+
+    /// Makes a directory.
+    pub(crate) fn make_directory(&self, name: &[u8], new: &NewFile) -> Result<InodeNumber, Fault> {
+        let volume = &*self.volume;
+        let mut dir = self.directory()?;
+        if dir.nlink >= LINK_MAX {
+            return Err(Fault::Refused(Errno::EMLINK));
+        }
+        let mut inode = self.new_inode(&dir, new, VnodeType::Dir)?;
+        inode.permissions |= dir.permissions & S_ISGID;
+        inode.nlink = 2;
+        let unit = first_unit(volume.sb.order, inode.ino, dir.ino);
+        let mut directory = Directory {
+            volume,
+            inode: &mut inode,
+        };
+        let filled = directory.grow(&mut |bytes| bytes.copy_from_slice(&unit));
+        if let Err(fault) = filled {
+            self.discard(&mut inode);
+            return Err(fault);
+        }
+        dir.nlink += 1;
+        let counted = dir.store(&volume.sb, &volume.device, Wait::Stable);
+        self.set_inode(&dir);
+        let named = match counted {
+            Ok(()) => self.name_new(&mut dir, name, inode),
+            Err(fault) => {
+                self.discard(&mut inode);
+                Err(fault)
+            }
+        };
+        if named.is_err() {
+            dir.nlink -= 1;
+            self.set_inode(&dir);
+            dir.store(&volume.sb, &volume.device, Wait::Started)?;
+        }
+        named
+    }
+
+    /// Makes a symbolic link to `target`: short, in the inode; long, in a block.
+    pub(crate) fn make_link(
+        &self,
+        name: &[u8],
+        new: &NewFile,
+        target: &[u8],
+    ) -> Result<InodeNumber, Fault> {
+        let volume = &*self.volume;
+        let mut dir = self.directory()?;
+        let mut inode = self.new_inode(&dir, new, VnodeType::Lnk)?;
+        if target.len() < volume.sb.maxsymlinklen as usize {
+            let mut bytes = [0; 120];
+            bytes[..target.len()].copy_from_slice(target);
+            inode.contents = Contents::Text {
+                bytes,
+                len: target.len() as u8,
+            };
+            inode.size = target.len() as u64;
+        } else if let Err(fault) = self.write_text(&mut inode, target) {
+            self.discard(&mut inode);
+            return Err(fault);
+        }
+        self.name_new(&mut dir, name, inode)
+    }
+
+    fn write_text(&self, inode: &mut Inode, target: &[u8]) -> Result<(), Fault> {
+        let (sb, device) = (&self.volume.sb, &self.volume.device);
+        let size = target.len() as u64;
+        let mut space = self.volume.allocator()?;
+        Balloc { sb, device }.block(&mut space, inode, 0, size)?;
+        space.finish()?;
+        inode.size = size;
+        let address = bmap::map(sb, device, inode, 0, 1)?.address.unwrap_or(0);
+        let piece = sb.tail_piece();
+        for (n, text) in target.chunks(piece).enumerate() {
+            let at = sb.byte_of(address) + (n * piece) as u64;
+            let fault = |errno| Fault::Device { at, errno };
+            let mut buf = device
+                .getblk(at / SECTOR_SIZE as u64, piece)
+                .map_err(fault)?;
+            buf[..text.len()].copy_from_slice(text);
+            buf.bwrite().map_err(fault)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the link count of this file.
+    pub(crate) fn count_links(&self, by: i16, wait: Wait) -> Result<(), Fault> {
+        let mut inode = self.inode();
+        let was = inode.nlink;
+        inode.nlink = was.saturating_add_signed(by);
+        inode.ctime = rumpkern::time::wall();
+        self.set_inode(&inode);
+        if was > 0 && inode.nlink == 0 {
+            self.volume.nameless.fetch_add(1, Ordering::AcqRel);
+        }
+        inode.store(&self.volume.sb, &self.volume.device, wait)
+    }
+
+    /// Gives `target` one more name.
+    pub(crate) fn add_name(&self, name: &[u8], target: &Node) -> Result<(), Fault> {
+        let mut dir = self.directory()?;
+        match target.inode().nlink {
+            0 => return Err(Fault::Refused(Errno::ENOENT)),
+            LINK_MAX.. => return Err(Fault::Refused(Errno::EMLINK)),
+            _ => {}
+        }
+        target.count_links(1, Wait::Stable)?;
+        let file = (target.ino, target.vtype);
+        let entered = self.enter(&mut dir, name, file, Wait::Started);
+        if entered.is_err() {
+            target.count_links(-1, Wait::Started)?;
+        }
+        entered
+    }
+
+    /// Where `name` is, which leads to `target`.
+    pub(crate) fn position(&self, dir: &mut Inode, name: &[u8], target: u32) -> Result<u64, Fault> {
+        let directory = Directory {
+            volume: &self.volume,
+            inode: dir,
+        };
+        let found = directory.find(name, self.found.load(Ordering::Relaxed))?;
+        if found.ino != target {
+            return Err(Fault::Refused(Errno::ENOENT));
+        }
+        Ok(found.offset)
+    }
+
+    /// Removes a name of `target`, which is no directory.
+    pub(crate) fn remove_file(&self, name: &[u8], target: &Node) -> Result<(), Fault> {
+        let mut dir = self.directory()?;
+        let at = self.position(&mut dir, name, target.ino)?;
+        self.leave(&mut dir, at)?;
+        target.count_links(-1, Wait::Started)
+    }
+
+    /// Removes the directory `target`.
+    pub(crate) fn remove_directory(&self, name: &[u8], target: &Node) -> Result<(), Fault> {
+        let mut dir = self.directory()?;
+        target.check_empty()?;
+        let at = self.position(&mut dir, name, target.ino)?;
+        self.leave(&mut dir, at)?;
+        dir.nlink = dir.nlink.saturating_sub(1);
+        self.directory_changed(&mut dir)?;
+        target.count_links(-2, Wait::Started)
+    }
+
+    /// `ENOTEMPTY` unless the directory holds no name.
+    pub(crate) fn check_empty(&self) -> Result<(), Fault> {
+        let mut inode = self.inode();
+        let has_directories = inode.nlink > 2;
+        let directory = Directory {
+            volume: &self.volume,
+            inode: &mut inode,
+        };
+        if has_directories || !directory.is_empty()? {
+            return Err(Fault::Refused(Errno::ENOTEMPTY));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Renaming, in an order that leaves the file with a name at every moment.
+//!
+//! The file's link count is one higher while it has both names; then the new name, in place of the one
+//! that it replaces if there is one; then `..`, if a directory moves to another; then the old name goes.
+//! Every step is on the disk before the next.
+//!
+//! Source: NetBSD sys/ufs/ufs/ufs_rename.c; POSIX.1-2017 rename().
+
+use rumpuser::Errno;
+use rumpvfs::vnode::{VnodeType, Wait};
+
+use crate::corrupt::Fault;
+use crate::entries::Directory;
+use crate::inode::Inode;
+use crate::names::LINK_MAX;
+use crate::vnops::Node;
+
+/// A rename: what it is about, all locked.
+pub(crate) struct Moving<'a> {
+    pub(crate) from_dir: &'a Node,
+    pub(crate) from_name: &'a [u8],
+    pub(crate) file: &'a Node,
+    pub(crate) to_dir: &'a Node,
+    pub(crate) to_name: &'a [u8],
+    /// What the new name names so far.
+    pub(crate) replaced: Option<&'a Node>,
+}
+
+impl Moving<'_> {
+    /// Whether a directory gets another parent.
+    fn is_new_parent(&self) -> bool {
+        self.file.vtype == VnodeType::Dir && self.from_dir.ino != self.to_dir.ino
+    }
+
+    pub(crate) fn run(&self) -> Result<(), Fault> {
+        self.judge()?;
+        self.file.count_links(1, Wait::Stable)?;
+        let named = self.name_anew();
+        if let Err(fault) = named {
+            self.file.count_links(-1, Wait::Started)?;
+            return Err(fault);
+        }
+        if let Some(replaced) = self.replaced {
+            self.let_fall(replaced)?;
+        }
+        if self.is_new_parent() {
+            self.change_parent()?;
+        }
+        let mut dir = self.from_dir.directory()?;
+        let at = self
+            .from_dir
+            .position(&mut dir, self.from_name, self.file.ino)?;
+        self.from_dir.leave(&mut dir, at)?;
+        self.file.count_links(-1, Wait::Started)
+    }
+
+    /// Everything that can be refused, before anything changes.
+    fn judge(&self) -> Result<(), Fault> {
+        let mut from = self.from_dir.directory()?;
+        let mut to = self.to_dir.directory()?;
+        self.from_dir
+            .position(&mut from, self.from_name, self.file.ino)?;
+        if self.file.inode().nlink >= LINK_MAX {
+            return Err(Fault::Refused(Errno::EMLINK));
+        }
+        match self.replaced {
+            Some(replaced) => {
+                if replaced.vtype == VnodeType::Dir {
+                    replaced.check_empty()?;
+                }
+                self.to_dir
+                    .position(&mut to, self.to_name, replaced.ino)
+                    .map(drop)
+            }
+            None if self.is_new_parent() && to.nlink >= LINK_MAX => {
+                Err(Fault::Refused(Errno::EMLINK))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The new name.
+    fn name_anew(&self) -> Result<(), Fault> {
+        let file = (self.file.ino, self.file.vtype);
+        let mut dir = self.to_dir.directory()?;
+        let Some(replaced) = self.replaced else {
+            if self.is_new_parent() {
+                // Its `..` will lead here.
+                self.to_dir.count_links(1, Wait::Stable)?;
+                dir = self.to_dir.directory()?;
+            }
+            let entered = self
+                .to_dir
+                .enter(&mut dir, self.to_name, file, Wait::Stable);
+            if entered.is_err() && self.is_new_parent() {
+                self.to_dir.count_links(-1, Wait::Started)?;
+            }
+            return entered;
+        };
+        let at = self.to_dir.position(&mut dir, self.to_name, replaced.ino)?;
+        let mut directory = Directory {
+            volume: &self.to_dir.volume,
+            inode: &mut dir,
+        };
+        directory.rewrite(at, file)?;
+        self.to_dir.directory_changed(&mut dir)
+    }
+
+    /// What was replaced has a name less. A directory takes its `..` with it; if another comes in its
+    /// place from elsewhere, that one's is as good.
+    fn let_fall(&self, replaced: &Node) -> Result<(), Fault> {
+        if replaced.vtype != VnodeType::Dir {
+            return replaced.count_links(-1, Wait::Started);
+        }
+        if !self.is_new_parent() {
+            self.to_dir.count_links(-1, Wait::Started)?;
+        }
+        replaced.count_links(-2, Wait::Started)
+    }
+
+    /// `..` of a directory that moves leads to its new parent; the old one has a link less.
+    fn change_parent(&self) -> Result<(), Fault> {
+        let mut inode: Inode = self.file.inode();
+        let at = self.file.position(&mut inode, b"..", self.from_dir.ino)?;
+        let mut directory = Directory {
+            volume: &self.file.volume,
+            inode: &mut inode,
+        };
+        directory.rewrite(at, (self.to_dir.ino, VnodeType::Dir))?;
+        self.file.directory_changed(&mut inode)?;
+        self.from_dir.count_links(-1, Wait::Started)
+    }
+}

@@ -1,0 +1,257 @@
+//! A mounted volume: its superblock, the way to its metadata, and, mounted for writing, its space.
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rumpkern::locks::Mutex;
+use rumpkern::lwp::{self, MemoryUse};
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::bufcache::Devvp;
+use rumpvfs::vnode::Wait;
+
+use crate::allocator::Allocator;
+use crate::allocator::space::Space;
+use crate::corrupt::{Corrupt, Fault};
+use crate::disk::{PIECE, read_with};
+use crate::inode::Inode;
+use crate::raw::{RawSuperblock, SBLOCKSEARCH};
+use crate::superblock::{Clean, Flags, Superblock};
+use crate::truncate::Truncate;
+
+/// Inodes that the page daemon may let go of before anybody else comes by.
+const MOST_ORPHANS: usize = 32;
+
+/// A mounted volume.
+pub struct Volume {
+    /// Its superblock, as it was found.
+    pub sb: Superblock,
+    /// The way to its metadata.
+    pub device: Devvp,
+    /// What is free; `None` on a mount for reading.
+    space: Mutex<Option<Space>>,
+    writable: AtomicBool,
+    /// The clean byte to be left behind.
+    leaves_clean: AtomicBool,
+    /// Files in use that have no name any more.
+    pub(crate) nameless: AtomicUsize,
+    /// Inodes to be freed that could not be at once, and whether each was a directory's.
+    orphans: Mutex<[Option<(u32, bool)>; MOST_ORPHANS]>,
+}
+
+impl Volume {
+    /// The volume with superblock `sb` on `device`, for reading.
+    pub fn new(sb: Superblock, device: Devvp) -> Volume {
+        Volume {
+            sb,
+            device,
+            space: Mutex::new(None),
+            writable: AtomicBool::new(false),
+            leaves_clean: AtomicBool::new(false),
+            nameless: AtomicUsize::new(0),
+            orphans: Mutex::new([None; MOST_ORPHANS]),
+        }
+    }
+
+    /// What a caller outside the component is told of `outcome`.
+    pub fn told<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
+        outcome.map_err(|fault| fault.on(self.device.name()).into())
+    }
+
+    /// Refuses what would write.
+    pub fn check_writable(&self) -> Result<(), Fault> {
+        if self.is_writable() {
+            Ok(())
+        } else {
+            Err(Fault::Refused(Errno::EROFS))
+        }
+    }
+
+    /// Whether it is mounted for writing.
+    pub fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Acquire)
+    }
+
+    /// The right to allocate and to free.
+    pub fn allocator(&self) -> Result<Allocator<'_>, Fault> {
+        let mut space = Allocator::new(&self.sb, &self.device, self.space.lock())?;
+        while let Some((ino, is_directory)) = self.take_orphan() {
+            space.free_inode(ino, is_directory)?;
+        }
+        Ok(space)
+    }
+
+    fn take_orphan(&self) -> Option<(u32, bool)> {
+        self.orphans.lock().iter_mut().find_map(Option::take)
+    }
+
+    /// Frees the number of a file that is erased, whose vnode nobody finds any more. The page daemon
+    /// may be who asks: then somebody else does it later.
+    pub(crate) fn release(&self, ino: u32, is_directory: bool) {
+        if lwp::memory_use() == Some(MemoryUse::Reserve) {
+            let mut orphans = self.orphans.lock();
+            match orphans.iter_mut().find(|place| place.is_none()) {
+                Some(place) => *place = Some((ino, is_directory)),
+                None => log::warn!(
+                    "ffs: {}: inode {ino} stays taken until the volume is checked",
+                    self.device.name()
+                ),
+            }
+            return;
+        }
+        let freed = self.allocator().and_then(|mut space| {
+            space.free_inode(ino, is_directory)?;
+            space.finish()
+        });
+        // It was logged; the inode stays taken until a check.
+        let _ = self.told(freed);
+    }
+
+    /// Takes the blocks of a file without a name, and makes its inode a free one. Its number is still
+    /// taken.
+    pub(crate) fn erase(&self, inode: &mut Inode) -> Result<(), Fault> {
+        let (sb, device) = (&self.sb, &self.device);
+        let attributes = Inode::attributes(sb, device, inode.ino)?;
+        let mut space = self.allocator()?;
+        Truncate::new(sb, device, inode.vtype).cut(&mut space, inode, 0)?;
+        if attributes.iter().any(|(address, _)| *address != 0) {
+            Inode::forget_attributes(sb, device, inode.ino)?;
+            for (address, bytes) in attributes {
+                if address != 0 {
+                    space.free(address as u64, bytes.div_ceil(sb.fsize))?;
+                }
+            }
+        }
+        Inode::erase(sb, device, inode.ino)?;
+        space.finish()
+    }
+
+    /// What the buffer cache has of these fragments is nothing any more.
+    pub(crate) fn invalidate(&self, address: u64, count: u32) {
+        let sector = self.sb.byte_of(address) / SECTOR_SIZE as u64;
+        self.device
+            .invalidate(sector, (count * self.sb.fsize) as usize);
+    }
+
+    /// Why it cannot be mounted for writing, if it cannot.
+    fn obstacle(&self, force: bool) -> Result<Option<&'static str>, Fault> {
+        let sb = &self.sb;
+        if sb.flags.contains(Flags::DOWAPBL) {
+            return Ok(Some("it has a journal"));
+        }
+        if sb.flags.contains(Flags::DOQUOTA2) {
+            return Ok(Some("it has quotas"));
+        }
+        if !sb.updated || sb.old_inodes || sb.has_old_directories() {
+            return Ok(Some("its format is too old"));
+        }
+        if self.device.sectors() < sb.size_bytes() / SECTOR_SIZE as u64 {
+            return Ok(Some("the device is shorter than the volume"));
+        }
+        if sb.clean != Clean::IS_CLEAN && !force {
+            return Ok(Some("it was not unmounted cleanly: please check it"));
+        }
+        let at = core::mem::offset_of!(RawSuperblock<zerocopy::LE>, snapinum);
+        let snapshots = read_with(&self.device, sb.location, PIECE, |bytes| {
+            bytes.get(at..at + 4) != Some(&[0; 4][..])
+        })?;
+        Ok(snapshots.then_some("it has snapshots"))
+    }
+
+    /// Makes it writable, and says so on the disk.
+    ///
+    /// # Errors
+    /// `EROFS`: it cannot be; a log line says why.
+    pub fn open_for_writing(&self, force: bool) -> Result<(), Fault> {
+        if let Some(why) = self.obstacle(force)? {
+            log::warn!("ffs: {}: cannot be written: {why}", self.device.name());
+            return Err(Fault::Refused(Errno::EROFS));
+        }
+        // The search for the superblock left buffers at places that are data's.
+        for place in SBLOCKSEARCH {
+            if place != self.sb.location {
+                self.device.invalidate(place / SECTOR_SIZE as u64, PIECE);
+            }
+        }
+        let was_clean = self.sb.clean == Clean::IS_CLEAN;
+        self.leaves_clean.store(was_clean, Ordering::Release);
+        let mut space = self.space.lock();
+        let mut loaded = Space::load(&self.sb, &self.device)?;
+        let buf = loaded.store(&self.sb, &self.device, self.clean_in_use())?;
+        let at = self.sb.location;
+        buf.bwrite().map_err(|errno| Fault::Device { at, errno })?;
+        *space = Some(loaded);
+        self.writable.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// The clean byte while it is mounted for writing.
+    fn clean_in_use(&self) -> Clean {
+        match self.leaves_clean.load(Ordering::Acquire) {
+            true => Clean::WAS_CLEAN,
+            false => Clean(0),
+        }
+    }
+
+    /// Gives the superblock and the summary to the buffer cache, if they changed.
+    pub fn store_superblock(&self) -> Result<(), Fault> {
+        if !self.is_writable() {
+            return Ok(());
+        }
+        self.allocator()?.finish()?;
+        let mut space = self.space.lock();
+        if let Some(space) = space.as_mut().filter(|space| space.is_changed()) {
+            let buf = space.store(&self.sb, &self.device, self.clean_in_use())?;
+            buf.bdwrite();
+        }
+        Ok(())
+    }
+
+    /// Ends writing: everything is on the disk, and then the superblock says so.
+    pub fn close_for_writing(&self) -> Result<(), Fault> {
+        if !self.is_writable() {
+            return Ok(());
+        }
+        self.allocator()?.finish()?;
+        let at = self.sb.location;
+        let fault = |errno| Fault::Device { at, errno };
+        let mut space = self.space.lock();
+        let Some(loaded) = space.as_mut() else {
+            return Ok(());
+        };
+        loaded
+            .store(&self.sb, &self.device, self.clean_in_use())?
+            .bdwrite();
+        self.device.flush(Wait::Stable).map_err(fault)?;
+        let clean = match self.leaves_clean.load(Ordering::Acquire) {
+            true => Clean::IS_CLEAN,
+            false => Clean(0),
+        };
+        let buf = loaded.store(&self.sb, &self.device, clean)?;
+        buf.bwrite().map_err(fault)?;
+        self.writable.store(false, Ordering::Release);
+        *space = None;
+        Ok(())
+    }
+
+    /// What is free: counters in fragments, blocks, inodes.
+    pub fn counts(&self) -> crate::superblock::Counts {
+        let space = self.space.lock();
+        space.as_ref().map_or(self.sb.cstotal, |space| space.totals)
+    }
+
+    /// An inode number that has just been taken: the generation that its next file gets.
+    pub(crate) fn next_generation(&self, ino: u32) -> Result<u32, Fault> {
+        let (mode, generation) = Inode::vacant(&self.sb, &self.device, ino)?;
+        if mode != 0 {
+            return Err(Corrupt::Inode {
+                ino,
+                field: "mode",
+                value: u64::from(mode),
+            }
+            .into());
+        }
+        Ok(match generation.wrapping_add(1) & 0x7fff_ffff {
+            0 | 1 => crate::allocator::generation() & 0x7fff_ffff,
+            next => next,
+        })
+    }
+}

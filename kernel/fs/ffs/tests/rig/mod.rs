@@ -1,0 +1,277 @@
+//! A volume made for a test, on a disk in memory, mounted for writing through the whole of `rumpvfs`.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, Once, OnceLock};
+
+use rumpfs_ffs::check::{Report, check};
+use rumpfs_ffs::disk::Metadata;
+use rumpfs_ffs::mkfs::{Options, Plan};
+use rumpfs_ffs::order::Order;
+use rumpfs_ffs::superblock::Format;
+use rumpfs_ffs::vfsops::Ffs;
+use rumpkern::kauth::Cred;
+use rumpkern::lwp::{Attached, curproc};
+use rumpkern::proc::Proc;
+use rumpkern::uvm::dma::{Bio, BioOp};
+use rumpkern::{Config, Kernel};
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::specfs::{BlockIo, DeviceInfo};
+use rumpvfs::vfs::{MountRequest, Sizes, Vfs};
+use rumpvfs::vnode::Wait;
+
+/// Memory that the host gives; the budget is what the test says.
+const HOST_MEMORY: usize = 32 << 20;
+
+static KERNEL: OnceLock<Arc<Kernel>> = OnceLock::new();
+
+/// Makes this thread an lwp of a kernel with `limit` bytes of memory, the same for all tests of a program.
+pub fn attach(limit: usize) -> Attached {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let host = rumpuser_hosted::Host::builder().memory(HOST_MEMORY);
+        host.install().expect("no host was installed before");
+        let config = Config {
+            memlimit: Some(limit),
+            loglevel: log::LevelFilter::Warn,
+            ..Config::default()
+        };
+        let kernel = Kernel::boot(config, &[]).expect("a kernel boots");
+        assert!(KERNEL.set(kernel).is_ok());
+    });
+    let kernel = KERNEL.get().expect("it was booted");
+    kernel.attach("test").expect("there is room for a process")
+}
+
+/// What an image is, to the checker.
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Metadata for Bytes<'_> {
+    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
+        visit(self.0.get(start..end).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+}
+
+/// A disk in memory, served by a thread of its own.
+pub struct Disk {
+    sectors: u64,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    queue: Mutex<Sender<Bio>>,
+    /// It takes that many more writes; the others are as if the power were gone.
+    pub writes_left: Arc<Mutex<u64>>,
+}
+
+impl Disk {
+    pub fn new(bytes: Vec<u8>) -> Arc<Disk> {
+        let sectors = (bytes.len() / SECTOR_SIZE) as u64;
+        let bytes = Arc::new(Mutex::new(bytes));
+        let writes_left = Arc::new(Mutex::new(u64::MAX));
+        let (queue, requests) = channel::<Bio>();
+        let (theirs, left) = (bytes.clone(), writes_left.clone());
+        std::thread::spawn(move || {
+            for mut bio in requests {
+                let result = serve(&mut theirs.lock().unwrap(), &left, &mut bio);
+                (bio.done)(bio.frames, result);
+            }
+        });
+        Arc::new(Disk {
+            sectors,
+            bytes,
+            queue: Mutex::new(queue),
+            writes_left,
+        })
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap().clone()
+    }
+}
+
+fn serve(bytes: &mut [u8], left: &Mutex<u64>, bio: &mut Bio) -> Result<(), Errno> {
+    if matches!(bio.op, BioOp::Flush | BioOp::Discard { .. }) {
+        return Ok(());
+    }
+    if bio.op == BioOp::Write {
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            return Ok(());
+        }
+        *left -= 1;
+    }
+    let mut at = bio.sector as usize * SECTOR_SIZE;
+    for io in &mut bio.frames {
+        let disk = &mut bytes[at..at + io.len];
+        let part = io.offset..io.offset + io.len;
+        if bio.op == BioOp::Read {
+            let memory = io.frame.get_mut().expect("it is nobody else's");
+            memory[part].copy_from_slice(disk);
+        } else {
+            disk.copy_from_slice(&io.frame.as_bytes()[part]);
+        }
+        at += io.len;
+    }
+    Ok(())
+}
+
+impl BlockIo for Disk {
+    fn name(&self) -> &str {
+        "disk0"
+    }
+
+    fn dev(&self) -> u64 {
+        1
+    }
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            sectors: self.sectors,
+            sector_size: 512,
+            read_only: false,
+            volatile_cache: false,
+            discard: false,
+            max_bytes: 128 * 1024,
+        }
+    }
+
+    fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
+        let len: usize = bio.frames.iter().map(|io| io.len).sum();
+        let end = bio.sector + (len / SECTOR_SIZE) as u64;
+        if end > self.sectors || !len.is_multiple_of(SECTOR_SIZE) {
+            return Err((Errno::EINVAL, bio));
+        }
+        let sent = self.queue.lock().unwrap().send(bio);
+        sent.expect("the disk's thread is there");
+        Ok(())
+    }
+}
+
+/// What a volume is to be, for a test.
+pub fn options(format: Format, order: Order, bsize: u32, frag: u32, blocks: u64) -> Options {
+    Options {
+        order,
+        bsize: Some(bsize),
+        fsize: Some(bsize / frag),
+        density: Some(bsize * 2),
+        ..Options::new(format, u64::from(bsize) * blocks)
+    }
+}
+
+/// An empty volume.
+pub fn make(options: Options) -> Vec<u8> {
+    let mut bytes = vec![0; options.size as usize];
+    let plan = Plan::new(options).expect("the geometry is possible");
+    plan.write(&mut |at, data| {
+        bytes[at as usize..at as usize + data.len()].copy_from_slice(data);
+        Ok(())
+    })
+    .expect("memory does not fail");
+    bytes
+}
+
+/// Kinds of volumes: both formats and byte orders, blocks and fragments of several sizes.
+pub fn kinds() -> Vec<Options> {
+    let (little, big) = (Order::Little, Order::Big);
+    let mut kinds = Vec::new();
+    for (format, order, bsize, frag) in [
+        (Format::Ufs1, little, 4096, 8),
+        (Format::Ufs2, little, 4096, 1),
+        (Format::Ufs1, big, 8192, 8),
+        (Format::Ufs2, big, 8192, 4),
+        (Format::Ufs2, little, 16384, 8),
+        (Format::Ufs1, big, 16384, 2),
+        (Format::Ufs2, little, 65536, 8),
+    ] {
+        let blocks = (16 << 20) / u64::from(bsize);
+        kinds.push(options(format, order, bsize, frag, blocks));
+    }
+    kinds
+}
+
+/// A faction with one volume mounted at `/`.
+pub struct Rig {
+    pub vfs: Arc<Vfs>,
+    pub disk: Arc<Disk>,
+    pub proc: Arc<Proc>,
+}
+
+impl Rig {
+    pub fn new(bytes: Vec<u8>) -> Rig {
+        Rig::with(bytes, "").expect("it can be mounted")
+    }
+
+    pub fn with(bytes: Vec<u8>, options: &str) -> Result<Rig, Errno> {
+        let disk = Disk::new(bytes);
+        let sizes = Sizes {
+            vnodes: 24,
+            names: 64,
+            buffers: 16,
+        };
+        let vfs = Vfs::new(sizes, || 0x1234_5678_9abc_def0)?;
+        vfs.register(&Ffs)?;
+        vfs.add_device(disk.clone())?;
+        let rig = Rig {
+            vfs,
+            disk,
+            proc: curproc().expect("the thread is an lwp"),
+        };
+        rig.mount(options)?;
+        Ok(rig)
+    }
+
+    pub fn mount(&self, options: &str) -> Result<(), Errno> {
+        let request = MountRequest {
+            device: "disk0",
+            path: "/",
+            fstype: None,
+            options,
+        };
+        self.vfs
+            .mount(&Arc::new(Cred::root()), &request)
+            .map(|_| ())
+    }
+
+    pub fn unmount(&self) {
+        let mounts = self.vfs.mounts();
+        self.vfs.unmount(&mounts[0]).expect("it can be unmounted");
+    }
+
+    /// What a check finds once everything is written; the volume stays mounted.
+    pub fn check_mounted(&self) -> Report {
+        self.vfs.sync(Wait::Stable).expect("synced");
+        check(&Bytes(&self.disk.bytes())).expect("it can be checked")
+    }
+
+    /// Ends the mount, and sees that nothing is wrong.
+    pub fn finish(self, what: &str) -> Vec<u8> {
+        self.unmount();
+        let bytes = self.disk.bytes();
+        let report = check(&Bytes(&bytes)).expect("it can be checked");
+        assert_consistent(&report, what);
+        bytes
+    }
+}
+
+pub fn assert_consistent(report: &Report, what: &str) {
+    let text: Vec<String> = report.findings.iter().map(|f| f.to_string()).collect();
+    assert!(text.is_empty(), "{what}: {text:#?}");
+}
+
+/// Random numbers that a seed repeats (Vigna, "SplitMix64").
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
