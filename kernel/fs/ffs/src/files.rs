@@ -91,7 +91,7 @@ impl Node {
                         balloc.undo(&mut space, &mut inode, block, size)?;
                     }
                     // Indirect blocks that were made on the way, and fragments of the tail.
-                    inode.size = size;
+                    inode.size = before.size.max(start);
                     let cut = Truncate::new(sb, &volume.device, self.vtype);
                     let cut = cut.cut(&mut space, &mut inode, before.size);
                     self.set_inode(&inode);

@@ -214,7 +214,7 @@ fn try_seed(target: &Target, seed: u64) -> Option<usize> {
         Ok(fs) => {
             let sb: &Superblock = {
                 let any: &dyn core::any::Any = &*fs;
-                &any.downcast_ref::<crate::vfsops::Volume>()
+                &any.downcast_ref::<crate::volume::Volume>()
                     .expect("ours")
                     .sb
             };

@@ -1,4 +1,4 @@
-//! The Berkeley fast file system: UFS1 and UFS2 of either byte order, for reading.
+//! The Berkeley fast file system: UFS1 and UFS2 of either byte order.
 //!
 //! # The disk, in ten lines
 //!
@@ -15,22 +15,42 @@
 //!
 //! [`raw`] has the bytes; [`superblock`], [`geometry`], [`cg`], [`inode`], [`dir`] judge them;
 //! [`bmap`] and [`lookup`] find blocks and names; [`corrupt`] lists what can be wrong. All of them
-//! see the disk by way of [`disk::Metadata`] alone. [`vfsops`] and [`vnops`] are what `rumpvfs` is
-//! given. [`mkfs`] makes a volume, [`check`] finds what is inconsistent in one.
+//! see the disk by way of [`disk::Metadata`] alone. What writes: [`allocator`] knows what is free,
+//! [`balloc`] and [`mod@truncate`] give and take the blocks of a file, [`entries`] changes directories,
+//! `files`, `names` and `rename` are the operations. [`volume`] is a mounted volume; [`vfsops`] and
+//! [`vnops`] are what `rumpvfs` is given. [`mkfs`] makes a volume, [`check`] finds what is
+//! inconsistent in one.
 //!
 //! File data never passes through here: the page cache asks [`bmap`] where it lies. Metadata, and
 //! with them directories and long symlinks, pass through the buffer cache.
 //!
 //! # What is refused
 //!
-//! Writing (EROFS). A journal with changes that were not replayed (EPERM, as NetBSD's kernel without
+//! A journal with changes that were not replayed (EPERM, as NetBSD's kernel without
 //! WAPBL answers), unless the mount says `force`. Unknown flags (EINVAL), likewise.
 //! Everything in a superblock that contradicts the rest (EINVAL); everything found wrong later (EIO),
-//! or an inode that is free (ENOENT). Every refusal is logged with its place.
+//! or an inode that is free (ENOENT). Writing (EROFS) to a volume that was not left clean, unless the mount
+//! says `force`; to one with a journal, quotas or snapshots; to formats older than 2003. Every refusal is
+//! logged with its place.
+//!
+//! Reading a file does not change its access time.
+//!
+//! # What a crash leaves
+//!
+//! Without a log, writes are ordered so that a check can always repair: see `names.rs` for
+//! names and link counts, [`mod@truncate`] for blocks, [`balloc`] for indirect blocks. Maps and counters are
+//! written late: a check computes them from the inodes.
 //!
 //! # Locks
 //!
-//! None: what is mounted for reading does not change. The buffer cache locks for itself.
+//! A later one is not held when an earlier is taken.
+//!
+//! 1. vnode locks, as `rumpvfs` orders them: whoever changes a file has its lock exclusively;
+//! 2. a volume's space (`Volume::allocator`): held over reads and writes of groups, inodes and
+//!    indirect blocks. The page daemon never takes it;
+//! 3. buffers: one at a time;
+//! 4. an inode (`Node::inode`): only to be copied, with nothing allocated meanwhile. The page daemon
+//!    takes it, to learn where blocks lie.
 //!
 //! # Sources
 //!

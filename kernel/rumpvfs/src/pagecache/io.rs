@@ -237,13 +237,14 @@ impl Vnode {
         let mut state = self.page_state();
         for page in owned {
             // What was read of the last page ends with the file; the disk has something else there.
-            let is_longer = page.index + 1 == past && old % PAGE != 0;
+            let is_longer = page.index + 1 == past && !old.is_multiple_of(PAGE);
             let dirty = page.was_dirty || balloc.moved || is_longer;
             self.publish(&mut state, page.index, page.frame, dirty);
         }
         drop(state);
         self.pages.settled.notify_all();
-        self.zero_new(balloc.new, first..past)
+        // Not only what is new: a fragment may be longer than the page with which the file ended.
+        self.zero_new((old, end), first..past)
     }
 
     /// Whoever dirties more than a third of memory writes it out first.

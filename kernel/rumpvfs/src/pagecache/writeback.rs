@@ -193,15 +193,17 @@ impl Vnode {
         result: Result<(), Errno>,
         pageout: Option<Pageout>,
     ) {
-        if let Err(errno) = result {
+        // Where the pages lie could not be said without waiting: the page daemon comes again.
+        let failed = result.err().filter(|errno| *errno != Errno::EDEADLK);
+        if let Some(errno) = failed {
             PageCacheStats::add(&self.mount().page_stats().write_errors, 1);
             log::error!("{self:?}: pages {pages:?} could not be written: {errno}");
         }
         let mut freed = 0;
         let mut state = self.page_state();
         state.writing -= (pages.end - pages.start) as usize;
-        if let Err(errno) = result {
-            state.write_error = Some(errno);
+        if failed.is_some() {
+            state.write_error = failed;
         }
         for index in pages {
             if result.is_ok() {

@@ -239,16 +239,17 @@ impl Drop for VnodeRef {
         let vnode = &self.0;
         loop {
             let users = vnode.users.load(Ordering::Acquire);
-            // Of a mount that is only read, no file has anything left to be done.
-            let forget = users == 1 && !vnode.mount.is_read_only() && {
-                // Still counted, so that nobody forgets the vnode meanwhile.
-                let _locked = vnode.lock_exclusive();
-                vnode.ops.inactive(vnode)
-            };
+            // Still counted, so that nobody forgets the vnode meanwhile; and locked until it is not, so that
+            // nobody takes its last name between what the file system decides and then. Of a mount that is only
+            // read, no file has anything left to be done.
+            let is_last = users == 1 && !vnode.mount.is_read_only();
+            let locked = is_last.then(|| vnode.lock_exclusive());
+            let forget = locked.is_some() && vnode.ops.inactive(vnode);
             let left =
                 vnode
                     .users
                     .compare_exchange(users, users - 1, Ordering::AcqRel, Ordering::Acquire);
+            drop(locked);
             if left.is_err() {
                 continue;
             }

@@ -127,9 +127,8 @@ impl Allocator<'_> {
         let free_bytes = blocks * u64::from(sb.bsize);
         let group_bytes = u64::from(sb.fpg) * u64::from(sb.fsize);
         let mut expected = space.average_file.saturating_mul(space.files_per_directory);
-        if directories > 0 {
-            expected = expected.max(group_bytes.saturating_sub(free_bytes) / directories);
-        }
+        let used = group_bytes.saturating_sub(free_bytes);
+        expected = expected.max(used.checked_div(directories).unwrap_or(0));
         let longest_run = match group_bytes / expected.max(1) {
             255.. => 255,
             _ => free_bytes / expected.max(1),

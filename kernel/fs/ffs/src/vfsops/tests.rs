@@ -60,15 +60,29 @@ fn every_kind_of_volume_is_mounted_with_a_line_that_says_what_it_is() {
 }
 
 #[test]
-fn mounting_for_writing_is_refused() {
-    let args = MountArgs {
-        device: Some(device(&populated())),
-        options: MountOptions::default(),
-    };
-    assert_eq!(Ffs.mount(&args).map(|_| ()), Err(Errno::EROFS));
-    let fs = mounted(&populated());
-    assert_eq!(fs.remount(&args.options), Err(Errno::EROFS));
-    assert_eq!(fs.remount(&MountOptions::parse("ro")), Ok(()));
+fn what_this_code_could_not_keep_right_is_not_mounted_for_writing() {
+    let spoiled: [(usize, u64, &str); 4] = [
+        (offset_of!(Raw, clean), 0, "cleanly"),
+        (offset_of!(Raw, clean), 2, "cleanly"),
+        (offset_of!(Raw, snapinum), 5 << 24, "snapshots"),
+        (offset_of!(Raw, flags) + 1, 2, "quotas"),
+    ];
+    for (at, value, why) in spoiled {
+        let mut image = Image::small(UFS2);
+        let width = if value > 255 { 4 } else { 1 };
+        image.put(image.sb.location + at as u64, width, value);
+        let args = MountArgs {
+            device: Some(device(&image)),
+            options: MountOptions::default(),
+        };
+        logged();
+        assert_eq!(Ffs.mount(&args).map(|_| ()), Err(Errno::EROFS));
+        let lines = logged();
+        assert!(lines[0].contains(why), "{lines:?}");
+        let fs = mounted(&image);
+        assert_eq!(fs.remount(&args.options), Err(Errno::EROFS));
+        assert_eq!(fs.remount(&MountOptions::parse("ro")), Ok(()));
+    }
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! Volumes that run full, and threads that get in each other's way: what fails leaves nothing behind.
+
+mod rig;
+
+use std::sync::Arc;
+
+use rig::{Random, Rig, assert_consistent, attach, make, options};
+use rumpfs_ffs::mkfs::Options;
+use rumpfs_ffs::order::Order;
+use rumpfs_ffs::superblock::Format;
+use rumpkern::kauth::Cred;
+use rumpkern::lwp;
+use rumpuser::Errno;
+use rumpvfs::syscalls::OpenFlags;
+
+const MEMORY: usize = 2 << 20;
+const NEW: OpenFlags = OpenFlags::READ
+    .union(OpenFlags::WRITE)
+    .union(OpenFlags::CREAT);
+
+fn small() -> Vec<Options> {
+    vec![
+        options(Format::Ufs1, Order::Little, 4096, 8, 256),
+        options(Format::Ufs2, Order::Big, 8192, 8, 200),
+        options(Format::Ufs2, Order::Little, 4096, 1, 256),
+    ]
+}
+
+/// Fills files until there is no room, the last byte by byte of a fragment; what was written.
+fn fill(rig: &Rig, step: usize) -> Vec<(String, usize)> {
+    let mut files = Vec::new();
+    let data = vec![7; step];
+    loop {
+        let path = format!("/fill{}-{step}", files.len());
+        let file = match rig.vfs.open(&rig.proc, path.as_bytes(), NEW, 0o644) {
+            Ok(file) => file,
+            Err(errno) => {
+                assert_eq!(errno, Errno::ENOSPC);
+                return files;
+            }
+        };
+        let mut size = 0;
+        let outcome = loop {
+            match file.write(&data) {
+                Ok(count) => size += count,
+                Err(errno) => break errno,
+            }
+            if size > 300_000 {
+                break Errno::EAGAIN;
+            }
+        };
+        files.push((path, size));
+        if outcome == Errno::ENOSPC {
+            return files;
+        }
+        assert_eq!(outcome, Errno::EAGAIN);
+    }
+}
+
+#[test]
+fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
+    let _lwp = attach(MEMORY);
+    for options in small() {
+        let rig = Rig::new(make(options));
+        let (vfs, proc) = (&rig.vfs, &rig.proc);
+        vfs.mkdir(proc, b"/d", 0o755).unwrap();
+        let mut files = fill(&rig, 50_000);
+        assert_consistent(&rig.check_mounted(), "large pieces");
+        files.extend(fill(&rig, 512));
+        assert_consistent(&rig.check_mounted(), "small pieces");
+        let stat = vfs.statvfs(proc, b"/").unwrap();
+        assert_eq!(stat.bavail, 0);
+        for (path, size) in &files {
+            let stat = vfs.stat(proc, path.as_bytes()).unwrap();
+            assert_eq!(stat.attr.size, *size as u64, "{path}");
+        }
+        let long = [b'x'; 900];
+        // Names until the directory has to grow, too.
+        let mut made = 0;
+        let full = loop {
+            let name = format!("/d/{}{made}", "name".repeat(50));
+            match vfs.open(proc, name.as_bytes(), NEW, 0o644) {
+                Ok(_) => made += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        assert_consistent(&rig.check_mounted(), "names");
+        let name = format!("/d/{}", "long".repeat(60));
+        let to = name.as_bytes();
+        let mut dirs = 0;
+        let full = loop {
+            match vfs.mkdir(proc, format!("/dir{dirs}").as_bytes(), 0o755) {
+                Ok(()) => dirs += 1,
+                Err(errno) => break errno,
+            }
+        };
+        assert_eq!(full, Errno::ENOSPC);
+        assert_consistent(&rig.check_mounted(), "mkdir");
+        assert_eq!(vfs.symlink(proc, &long, b"/new"), Err(Errno::ENOSPC));
+        assert_consistent(&rig.check_mounted(), "symlink");
+        let from = files[0].0.as_bytes();
+        assert_eq!(vfs.link(proc, from, to), Err(Errno::ENOSPC));
+        assert_consistent(&rig.check_mounted(), "link");
+        assert_eq!(vfs.rename(proc, from, to), Err(Errno::ENOSPC));
+        assert_consistent(&rig.check_mounted(), "rename");
+        let file = vfs.open(proc, from, NEW, 0).unwrap();
+        assert_eq!(file.write_at(40 << 20, b"far"), Err(Errno::ENOSPC));
+        assert_consistent(&rig.check_mounted(), "sparse write");
+        drop(file);
+        for (path, _) in &files {
+            vfs.unlink(proc, path.as_bytes()).unwrap();
+        }
+        for n in 0..made {
+            let name = format!("/d/{}{n}", "name".repeat(50));
+            vfs.unlink(proc, name.as_bytes()).unwrap();
+        }
+        vfs.rmdir(proc, b"/d").unwrap();
+        for n in 0..dirs {
+            vfs.rmdir(proc, format!("/dir{n}").as_bytes()).unwrap();
+        }
+        let report = rig.check_mounted();
+        assert_eq!(
+            (report.inodes, report.fragments),
+            (1, 1),
+            "all is free again"
+        );
+        rig.finish("emptied");
+    }
+}
+
+#[test]
+fn the_reserve_is_the_superusers() {
+    let _lwp = attach(MEMORY);
+    let rig = Rig::new(make(small()[0]));
+    rig.vfs.chmod(&rig.proc, b"/", 0o777).unwrap();
+    rig.proc.set_cred(Cred {
+        uid: 100,
+        gid: 100,
+        groups: Vec::new(),
+    });
+    fill(&rig, 512);
+    let stat = rig.vfs.statvfs(&rig.proc, b"/").unwrap();
+    assert_eq!(stat.bavail, 0);
+    assert!(stat.bfree >= stat.bresvd, "the reserve is whole: {stat:?}");
+    rig.proc.set_cred(Cred::root());
+    fill(&rig, 512);
+    let stat = rig.vfs.statvfs(&rig.proc, b"/").unwrap();
+    assert!(stat.bfree < stat.bresvd);
+    rig.finish("full");
+}
+
+#[test]
+fn eight_threads_that_make_move_and_remove_the_same_names_leave_a_consistent_volume() {
+    let _lwp = attach(MEMORY);
+    for (n, options) in rig::kinds().into_iter().enumerate().step_by(2) {
+        let rig = Arc::new(Rig::new(make(options)));
+        for dir in ["/a", "/b", "/a/c"] {
+            rig.vfs.mkdir(&rig.proc, dir.as_bytes(), 0o777).unwrap();
+        }
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let rig = rig.clone();
+                let seed = 100 * n as u64 + thread;
+                lwp::spawn("worker", move || work(&rig, seed)).expect("a thread")
+            })
+            .collect();
+        for thread in threads {
+            thread.join();
+        }
+        assert_consistent(&rig.check_mounted(), &format!("{options:?}"));
+        let rig = Arc::into_inner(rig).expect("the threads are gone");
+        rig.finish(&format!("{options:?}"));
+    }
+}
+
+fn work(rig: &Rig, seed: u64) {
+    let mut random = Random(seed);
+    let (vfs, proc) = (&rig.vfs, &rig.proc);
+    for _ in 0..120 {
+        let mut path = || {
+            let dir = ["", "/a", "/b", "/a/c"][random.below(4) as usize];
+            format!("{dir}/n{}", random.below(6))
+        };
+        let (one, two) = (path(), path());
+        let (from, to) = (one.as_bytes(), two.as_bytes());
+        // Each may fail for what the others do; the volume must not.
+        let _ = match random.below(8) {
+            0..3 => vfs
+                .open(proc, from, NEW, 0o666)
+                .and_then(|file| file.write(&[seed as u8; 3000]).map(drop)),
+            3 => vfs.mkdir(proc, from, 0o777),
+            4 => vfs.rename(proc, from, to),
+            5 => vfs.link(proc, from, to),
+            6 => vfs.rmdir(proc, from),
+            _ => vfs.unlink(proc, from),
+        };
+    }
+}
