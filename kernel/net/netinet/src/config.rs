@@ -1,5 +1,6 @@
 //! The component: brings up the protocols, and configures interfaces as `ip=` says.
 
+use crate::counters;
 use crate::dhcp;
 use crate::inet::Inet;
 use crate::tcp::Tcp;
@@ -28,7 +29,8 @@ pub const CONFIG_COMPONENT: Component = Component {
 fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let net = kernel.get::<Net>().ok_or(Errno::ENXIO)?;
     let inet = Inet::new(kernel, &net)?;
-    Udp::attach(&inet, &net)?;
+    let udp = Udp::attach(&inet, &net)?;
+    counters::register_protocols(kernel, &inet, &udp)?;
     kernel.provide(Tcp::attach(kernel, &inet, &net)?)?;
     kernel.provide(inet)
 }
@@ -42,6 +44,9 @@ fn configure(kernel: &Arc<Kernel>) -> Result<(), Errno> {
             prefix_len: 8,
         };
         inet.add_address(lo, address)?;
+    }
+    for ifp in &interfaces {
+        counters::register_interface(kernel, ifp)?;
     }
     let mut wires = interfaces.iter().filter(|ifp| !ifp.is_loopback());
     match kernel.config().ip {

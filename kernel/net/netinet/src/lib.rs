@@ -24,6 +24,7 @@ extern crate std;
 
 pub mod arp;
 mod config;
+mod counters;
 pub mod dhcp;
 pub mod icmp;
 pub mod in_cksum;

@@ -219,6 +219,17 @@ fn an_interface_is_configured_by_dhcp_and_carries_datagrams() {
         );
     }
     so.close();
+    let mut seen = 0;
+    kernel.counters().for_each(|name, _, value| {
+        if matches!(
+            name,
+            "if_virt0_received_total" | "ip_sent_total" | "udp_received_total"
+        ) {
+            assert!(value >= 2000, "{name} {value}");
+            seen += 1;
+        }
+    });
+    assert_eq!(seen, 3);
     kernel.shutdown();
     stop.store(true, Ordering::Relaxed);
     server.join().unwrap();

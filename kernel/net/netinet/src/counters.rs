@@ -1,0 +1,130 @@
+//! What netstat(1) shows, among the kernel's counters.
+
+use crate::inet::Inet;
+use crate::udp::Udp;
+use alloc::format;
+use alloc::sync::{Arc, Weak};
+use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::Kernel;
+use rumpkern::uvm::{Cluster, SmallBuffer};
+use rumpnet::ifnet::Ifnet;
+use rumpuser::Errno;
+
+/// Registers a counter that lives in `of`, for as long as that lives.
+fn register<T: Send + Sync + 'static>(
+    kernel: &Kernel,
+    name: &str,
+    help: &'static str,
+    of: &Arc<T>,
+    counter: fn(&T) -> &AtomicU64,
+) -> Result<(), Errno> {
+    let of: Weak<T> = Arc::downgrade(of);
+    kernel.counters().register(name, help, move || {
+        of.upgrade()
+            .map_or(0, |of| counter(&of).load(Ordering::Relaxed))
+    })
+}
+
+/// The counters of the protocols, and of the buffers they use.
+///
+/// # Errors
+/// `EEXIST`, `ENOMEM`: the registry's.
+pub(crate) fn register_protocols(
+    kernel: &Kernel,
+    inet: &Arc<Inet>,
+    udp: &Arc<Udp>,
+) -> Result<(), Errno> {
+    let counters = kernel.counters();
+    counters.register("mbuf_clusters", "packet buffers of 2 KiB in use", || {
+        Cluster::in_use() as u64
+    })?;
+    counters.register("mbuf_small", "packet buffers of 256 bytes in use", || {
+        SmallBuffer::in_use() as u64
+    })?;
+    let budget = inet.net().budget().clone();
+    counters.register(
+        "sockbuf_bytes",
+        "storage held by socket buffers",
+        move || budget.held() as u64,
+    )?;
+    let budget = inet.net().budget().clone();
+    counters.register("sockets", "sockets open", move || budget.sockets() as u64)?;
+    let of_inet: [(&str, &str, fn(&Inet) -> &AtomicU64); 8] = [
+        ("ip_received_total", "packets received", |i| &i.ipstat.total),
+        ("ip_bad_total", "packets with a bad header", |i| {
+            &i.ipstat.bad
+        }),
+        ("ip_sent_total", "packets sent", |i| &i.ipstat.localout),
+        ("ip_no_route_total", "packets without a route", |i| {
+            &i.ipstat.noroute
+        }),
+        ("ip_fragments_total", "fragments received", |i| {
+            &i.ipstat.fragments
+        }),
+        ("ip_reassembled_total", "packets put together", |i| {
+            &i.ipstat.reassembled
+        }),
+        ("arp_requests_total", "ARP requests sent", |i| {
+            &i.arp.requests
+        }),
+        ("icmp_limited_total", "answers not sent: too many", |i| {
+            &i.icmp.limited
+        }),
+    ];
+    for (name, help, counter) in of_inet {
+        register(kernel, name, help, inet, counter)?;
+    }
+    let of_udp: [(&str, &str, fn(&Udp) -> &AtomicU64); 3] = [
+        ("udp_received_total", "datagrams received", |u| {
+            &u.stats.ipackets
+        }),
+        ("udp_sent_total", "datagrams sent", |u| &u.stats.opackets),
+        (
+            "udp_full_total",
+            "datagrams dropped, a buffer was full",
+            |u| &u.stats.full,
+        ),
+    ];
+    for (name, help, counter) in of_udp {
+        register(kernel, name, help, udp, counter)?;
+    }
+    Ok(())
+}
+
+/// The counters of an interface.
+///
+/// # Errors
+/// `EEXIST`, `ENOMEM`: the registry's.
+pub(crate) fn register_interface(kernel: &Kernel, ifp: &Arc<Ifnet>) -> Result<(), Errno> {
+    let all: [(&str, &str, fn(&Ifnet) -> &AtomicU64); 8] = [
+        ("received_total", "frames received", |i| {
+            &i.counters.ipackets
+        }),
+        ("received_bytes_total", "bytes received", |i| {
+            &i.counters.ibytes
+        }),
+        ("receive_errors_total", "malformed frames received", |i| {
+            &i.counters.ierrors
+        }),
+        (
+            "receive_drops_total",
+            "frames dropped for want of memory",
+            |i| &i.counters.iqdrops,
+        ),
+        ("sent_total", "frames sent", |i| &i.counters.opackets),
+        ("sent_bytes_total", "bytes sent", |i| &i.counters.obytes),
+        ("send_errors_total", "frames that could not be sent", |i| {
+            &i.counters.oerrors
+        }),
+        (
+            "send_drops_total",
+            "frames dropped, the queue was full",
+            |i| &i.counters.oqdrops,
+        ),
+    ];
+    for (name, help, counter) in all {
+        let name = format!("if_{}_{name}", ifp.name());
+        register(kernel, &name, help, ifp, counter)?;
+    }
+    Ok(())
+}
