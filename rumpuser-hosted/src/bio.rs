@@ -2,9 +2,11 @@
 
 mod completions;
 mod file;
+mod image;
 mod ram;
 
 pub use file::FileDisk;
+pub use image::ImageFile;
 pub use ram::{RamDisk, RamDiskStats};
 
 use rumpuser::{BioOp, BioRequest, BlockInfo, Errno, SECTOR_SIZE};

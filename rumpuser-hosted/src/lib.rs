@@ -12,7 +12,7 @@
 //! - `threads`: a host thread per kernel thread; park and unpark on one futex word each.
 //! - `memory`: one region of address space, committed by the system page by page as it is touched.
 //! - `bio`: [`FileDisk`] on image files and block devices, served by a small pool of threads, with a
-//!   lock so that two writers are refused; [`RamDisk`] in memory, with faults on demand, for tests.
+//!   lock so that two writers are refused ([`ImageFile`]); [`RamDisk`] in memory, with faults on demand, for tests.
 //! - `net`: [`Switch`], an Ethernet switch inside the process; [`Tap`], a tap device.
 //!
 //! Lock order: each object has one lock of its own, and none is held while another is taken or a
@@ -32,7 +32,7 @@ mod params;
 mod random;
 mod threads;
 
-pub use bio::{FileDisk, RamDisk, RamDiskStats};
+pub use bio::{FileDisk, ImageFile, RamDisk, RamDiskStats};
 pub use errno::{from_io, to_raw_os_error};
 pub use host::{Builder, Host};
 pub use net::{RawPort, Switch, SwitchPort, Tap};

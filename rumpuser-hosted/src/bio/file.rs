@@ -2,16 +2,16 @@
 
 use super::check;
 use super::completions::Completions;
+use super::image::ImageFile;
 use crate::errno::{from_io, from_rustix};
 use rumpuser::{
     BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, Errno, IoVec, SECTOR_SIZE, ThreadId,
 };
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{preadv, pwritev};
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{IoSlice, IoSliceMut, Seek, SeekFrom};
-use std::os::unix::fs::FileTypeExt;
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -50,29 +50,8 @@ impl FileDisk {
     /// write; `EFTYPE` for what is neither a file nor a block device, `EINVAL` for one shorter than
     /// a sector; otherwise what the system says.
     pub fn open(path: &Path, read_only: bool) -> Result<&'static FileDisk, Errno> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .open(path)
-            .map_err(|error| from_io(&error))?;
-        let kind = file
-            .metadata()
-            .map_err(|error| from_io(&error))?
-            .file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(Errno::EFTYPE);
-        }
-        let lock = match read_only {
-            true => FlockOperation::NonBlockingLockShared,
-            false => FlockOperation::NonBlockingLockExclusive,
-        };
-        flock(&file, lock).map_err(|error| match error {
-            rustix::io::Errno::AGAIN => Errno::EBUSY,
-            other => from_rustix(other),
-        })?;
-        let length = file
-            .seek(SeekFrom::End(0))
-            .map_err(|error| from_io(&error))?;
+        let image = ImageFile::open(path, read_only)?;
+        let length = image.bytes();
         if length < SECTOR_SIZE as u64 {
             return Err(Errno::EINVAL);
         }
@@ -82,12 +61,12 @@ impl FileDisk {
             sector_size: SECTOR_SIZE as u32,
             read_only,
             volatile_cache: true,
-            discard: kind.is_file(),
+            discard: image.is_file(),
             max_segments: 256,
             max_bytes: 1 << 20,
             queue_depth: 64,
         };
-        FileDisk::start(file, info)
+        FileDisk::start(image.into_file(), info)
     }
 
     fn start(file: File, info: BlockInfo) -> Result<&'static FileDisk, Errno> {

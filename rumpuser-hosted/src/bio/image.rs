@@ -1,0 +1,80 @@
+//! An image: a file or a block device of the host's, opened and locked.
+
+use crate::errno::{from_io, from_rustix};
+use rumpuser::Errno;
+use rustix::fs::{FlockOperation, OFlags, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+/// An image file, or a block device of the host.
+///
+/// It is locked as long as it is open, shared for reading and exclusively for writing (flock(2)), so
+/// that two writers of one image are refused.
+#[derive(Debug)]
+pub struct ImageFile {
+    file: File,
+    bytes: u64,
+    is_file: bool,
+}
+
+impl ImageFile {
+    /// Opens and locks `path`.
+    ///
+    /// # Errors
+    /// `EBUSY` if somebody has it open for writing, or for reading when this one wants to write;
+    /// `EFTYPE` for what is neither a file nor a block device; otherwise what the system says.
+    pub fn open(path: &Path, read_only: bool) -> Result<ImageFile, Errno> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            // A FIFO without a writer is refused below, not waited for.
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
+            .open(path)
+            .map_err(|error| from_io(&error))?;
+        let kind = file
+            .metadata()
+            .map_err(|error| from_io(&error))?
+            .file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(Errno::EFTYPE);
+        }
+        let lock = match read_only {
+            true => FlockOperation::NonBlockingLockShared,
+            false => FlockOperation::NonBlockingLockExclusive,
+        };
+        flock(&file, lock).map_err(|error| match error {
+            rustix::io::Errno::AGAIN => Errno::EBUSY,
+            other => from_rustix(other),
+        })?;
+        let bytes = file
+            .seek(SeekFrom::End(0))
+            .map_err(|error| from_io(&error))?;
+        Ok(ImageFile {
+            file,
+            bytes,
+            is_file: kind.is_file(),
+        })
+    }
+
+    /// Its length when it was opened.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether it is a file, not a device.
+    pub fn is_file(&self) -> bool {
+        self.is_file
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The open file, which keeps the lock.
+    pub fn into_file(self) -> File {
+        self.file
+    }
+}
