@@ -1,0 +1,211 @@
+//! What the commands share: how images are opened, where output goes, what is complained about.
+
+use crate::cli::Cli;
+use indicatif::{ProgressBar, ProgressStyle};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use serde::Serialize;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use ukfs::{Image, Options, Shown, Source};
+
+/// Why a command ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something with the image.
+    Image(ukfs::Error),
+    /// Something with a file of the host, which is named.
+    Host(String, io::Error),
+    /// A sentence.
+    Said(String),
+    /// Nobody reads the output any more.
+    Pipe,
+}
+
+impl From<ukfs::Error> for Failure {
+    fn from(error: ukfs::Error) -> Failure {
+        Failure::Image(error)
+    }
+}
+
+impl Failure {
+    /// `error` with the file of the host that it is about.
+    pub fn host(path: &Path, error: io::Error) -> Failure {
+        Failure::Host(Shown(path).to_string(), error)
+    }
+
+    /// `error` with standard output.
+    pub fn output(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::Pipe,
+            _ => Failure::Host("standard output".into(), error),
+        }
+    }
+}
+
+/// One run of the program.
+pub struct Session {
+    options: Options,
+    fstype: Option<String>,
+    memory_limit: Option<usize>,
+    /// Whether to answer in JSON.
+    pub json: bool,
+    out: BufWriter<StdoutLock<'static>>,
+    status: u8,
+}
+
+impl Session {
+    /// As the command line says.
+    pub fn new(cli: &Cli) -> Session {
+        let mut options = Options::new().log(cli.log);
+        let memory_limit = cli
+            .memlimit
+            .map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        if let Some(bytes) = memory_limit {
+            options = options.memory_limit(bytes);
+        }
+        if let Some(fstype) = &cli.fstype {
+            options = options.fstype(fstype);
+        }
+        Session {
+            options,
+            fstype: cli.fstype.clone(),
+            memory_limit,
+            json: cli.json,
+            out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            status: 0,
+        }
+    }
+
+    /// Opens an image to read.
+    pub fn open(&self, image: &OsStr) -> Result<Image, Failure> {
+        Ok(Image::open(Source::parse(image), self.options.clone())?)
+    }
+
+    /// The budget that was asked for.
+    pub fn memory_limit(&self) -> Option<usize> {
+        self.memory_limit
+    }
+
+    /// The kind of file system that was asked for.
+    pub fn fstype(&self) -> Option<&str> {
+        self.fstype.as_deref()
+    }
+
+    /// Writes to standard output.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.out.write_all(bytes).map_err(Failure::output)
+    }
+
+    /// Writes a line to standard output.
+    pub fn line(&mut self, line: &str) -> Result<(), Failure> {
+        writeln!(self.out, "{line}").map_err(Failure::output)
+    }
+
+    /// Writes a value in JSON, without a newline.
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut self.out, value).map_err(|error| Failure::output(error.into()))
+    }
+
+    /// Writes out what is left.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        self.out.flush().map_err(Failure::output)
+    }
+
+    /// Says on standard error that something could not be done; the program's status will tell so, too.
+    pub fn complain(&mut self, failure: &Failure) {
+        self.raise(1);
+        // What was found before stands before it.
+        let _ = self.out.flush();
+        match failure {
+            Failure::Image(error) => eprintln!("rump_fs: {error}"),
+            Failure::Host(path, error) => eprintln!("rump_fs: {path}: {error}"),
+            Failure::Said(sentence) => eprintln!("rump_fs: {sentence}"),
+            Failure::Pipe => {}
+        }
+    }
+
+    /// Makes the status `status` at least.
+    pub fn raise(&mut self, status: u8) {
+        self.status = self.status.max(status);
+    }
+
+    /// How it went.
+    pub fn status(&self) -> ExitCode {
+        ExitCode::from(self.status)
+    }
+}
+
+/// What a command that would change an image answers.
+pub fn read_only(command: &str, words: &[OsString]) -> Failure {
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| Shown(Path::new(word)).to_string())
+        .collect();
+    Failure::Said(format!(
+        "{command} {}: not supported yet, images are read-only: Read-only file system (EROFS)",
+        words.join(" ")
+    ))
+}
+
+/// A bar for work on `bytes` bytes (0: nobody knows how many), if standard error is a terminal.
+pub fn progress(what: &str, bytes: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match bytes {
+        0 => (
+            ProgressBar::no_length(),
+            "{msg} {spinner} {bytes} ({bytes_per_sec})",
+        ),
+        bytes => (
+            ProgressBar::new(bytes),
+            "{msg} {wide_bar} {bytes}/{total_bytes} ({bytes_per_sec}, {eta} left)",
+        ),
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
+/// The kernel's log lines on standard error.
+struct KernelLog;
+
+static KERNEL_LOG: KernelLog = KernelLog;
+
+/// Shows the kernel's errors, or more.
+pub fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::Error,
+        1 => LevelFilter::Warn,
+        2 => LevelFilter::Info,
+        _ => LevelFilter::Trace,
+    };
+    if log::set_logger(&KERNEL_LOG).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+impl Log for KernelLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let mark = match record.level() {
+            Level::Error | Level::Warn => "",
+            Level::Info | Level::Debug | Level::Trace => "  ",
+        };
+        let text = record.args().to_string();
+        // A line that cannot be shown is lost.
+        let _ = writeln!(io::stderr(), "kernel: {mark}{}", Shown(Path::new(&text)));
+    }
+
+    fn flush(&self) {}
+}

@@ -1,0 +1,156 @@
+//! `df`, `mkfs` and `check`: file systems as a whole.
+
+use crate::cli::MkfsArgs;
+use crate::session::{Failure, Session, progress};
+use serde::Serialize;
+use std::ffi::OsStr;
+use ukfs::{Source, check as fsck, mkfs as newfs};
+
+/// fsck(8): errors were left uncorrected.
+const DAMAGED: u8 = 4;
+/// fsck(8): operational error.
+const NOT_CHECKED: u8 = 8;
+
+/// How full a file system is.
+#[derive(Serialize)]
+struct Usage {
+    image: String,
+    fstype: &'static str,
+    bytes: u64,
+    used: u64,
+    available: u64,
+    free: u64,
+    block_size: u64,
+    fragment_size: u64,
+    inodes: u64,
+    inodes_free: u64,
+}
+
+/// Shows how full the file system is.
+pub fn df(session: &mut Session, image: &OsStr) -> Result<(), Failure> {
+    let image = session.open(image)?;
+    let stat = image.statvfs()?;
+    let bytes = |units: u64| units.saturating_mul(stat.frsize);
+    let usage = Usage {
+        image: image.source().to_string(),
+        fstype: image.fstype(),
+        bytes: bytes(stat.blocks),
+        used: bytes(stat.blocks.saturating_sub(stat.bfree)),
+        available: bytes(stat.bavail),
+        free: bytes(stat.bfree),
+        block_size: stat.bsize,
+        fragment_size: stat.frsize,
+        inodes: stat.files,
+        inodes_free: stat.ffree,
+    };
+    if session.json {
+        session.json(&usage)?;
+        return session.line("");
+    }
+    session.line("type     1K-blocks       used  available  use     inodes       free  image")?;
+    let share = (usage.used.saturating_mul(100)).div_ceil((usage.used + usage.available).max(1));
+    session.line(&format!(
+        "{:<7} {:>10} {:>10} {:>10} {share:>3}% {:>10} {:>10}  {}",
+        usage.fstype,
+        usage.bytes >> 10,
+        usage.used >> 10,
+        usage.available >> 10,
+        usage.inodes,
+        usage.inodes_free,
+        usage.image,
+    ))
+}
+
+/// Makes an empty file system.
+pub fn mkfs(session: &mut Session, args: &MkfsArgs) -> Result<(), Failure> {
+    let source = Source::parse(&args.image);
+    let mut options = newfs::Options::new()
+        .version(args.version)
+        .label(&args.label);
+    if let Some(bytes) = args.bsize {
+        options = options.block_size(bytes);
+    }
+    if let Some(bytes) = args.fsize {
+        options = options.fragment_size(bytes);
+    }
+    if let Some(bytes) = args.size {
+        options = options.size(bytes);
+    }
+    let bar = progress("making", 0);
+    let made = newfs::make(source.clone(), &options)?;
+    bar.finish_and_clear();
+    if session.json {
+        let made = serde_json::json!({
+            "image": source.to_string(), "fstype": args.kind, "version": args.version, "bytes": made.bytes,
+        });
+        session.json(&made)?;
+        return session.line("");
+    }
+    Ok(())
+}
+
+/// What a check found.
+#[derive(Serialize)]
+struct Checked<'a> {
+    image: String,
+    consistent: bool,
+    files: u64,
+    directories: u64,
+    bytes: u64,
+    findings: &'a [String],
+    more: u64,
+}
+
+/// Finds what is inconsistent.
+pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), Failure> {
+    let source = Source::parse(image);
+    if repair {
+        session.raise(NOT_CHECKED);
+        return Err(Failure::Said(format!(
+            "{source}: repairing is not supported yet, images are read-only: Read-only file system (EROFS)"
+        )));
+    }
+    if let Some(fstype) = session.fstype()
+        && fstype != "ffs"
+    {
+        let sentence = format!("{source}: a file system of type {fstype} cannot be checked");
+        session.raise(NOT_CHECKED);
+        return Err(Failure::Said(sentence));
+    }
+    let bar = progress("checking", 0);
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    let report = fsck::check(source.clone(), session.memory_limit());
+    bar.finish_and_clear();
+    let report = report.inspect_err(|_| session.raise(NOT_CHECKED))?;
+    if !report.is_consistent() {
+        session.raise(DAMAGED);
+    }
+    if session.json {
+        let checked = Checked {
+            image: source.to_string(),
+            consistent: report.is_consistent(),
+            files: report.files,
+            directories: report.directories,
+            bytes: report.bytes,
+            findings: &report.findings,
+            more: report.more,
+        };
+        session.json(&checked)?;
+        return session.line("");
+    }
+    for finding in &report.findings {
+        session.line(&format!("{source}: {finding}"))?;
+    }
+    if report.more > 0 {
+        session.line(&format!("{source}: and {} more", report.more))?;
+    }
+    let verdict = match report.findings.len() {
+        0 => "clean".to_owned(),
+        1 => "1 inconsistency".to_owned(),
+        count => format!("{} inconsistencies", count as u64 + report.more),
+    };
+    session.line(&format!(
+        "{source}: {verdict}; {} files, {} of them directories, {} bytes",
+        report.files, report.directories, report.bytes
+    ))
+}

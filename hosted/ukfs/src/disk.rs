@@ -1,0 +1,222 @@
+//! An image as a disk of the kernel's.
+//!
+//! A read that the host's page cache can answer is answered at once, in the thread that asks (preadv2(2), `RWF_NOWAIT`);
+//! what would have to wait goes to a few threads that are started when there is first something to do.
+
+use rump::sync::{Condvar, Mutex};
+use rumpdev::disk::Backend;
+use rumpkern::Kernel;
+use rumpkern::lwp::{MemoryUse, set_memory_use};
+use rumpkern::uvm::dma::{Bio, BioOp};
+use rumpuser::{BlockInfo, Errno, SECTOR_SIZE};
+use rumpuser_hosted::{ImageFile, from_io};
+use rustix::io::{ReadWriteFlags, preadv2, pwritev};
+use std::collections::VecDeque;
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+/// Threads that wait for the host's disk.
+const WORKERS: usize = 4;
+/// Segments of a request; the system takes 1024 (`UIO_MAXIOV`).
+const SEGMENTS: usize = 256;
+
+/// The disk.
+pub(crate) struct ImageDisk {
+    shared: Arc<Shared>,
+    kernel: Weak<Kernel>,
+}
+
+struct Shared {
+    image: ImageFile,
+    info: BlockInfo,
+    /// The host can say that it would have to wait.
+    can_tell: AtomicBool,
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Bio>,
+    threads: usize,
+    idle: usize,
+    ended: bool,
+}
+
+impl ImageDisk {
+    /// A disk on `image`, which has a sector at least.
+    pub(crate) fn new(
+        kernel: &Arc<Kernel>,
+        image: ImageFile,
+        read_only: bool,
+    ) -> Result<Arc<ImageDisk>, Errno> {
+        let sectors = image.bytes() / SECTOR_SIZE as u64;
+        if sectors == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let info = BlockInfo {
+            parent: "file0",
+            sectors,
+            sector_size: SECTOR_SIZE as u32,
+            read_only,
+            volatile_cache: true,
+            discard: false,
+            max_segments: SEGMENTS,
+            max_bytes: 1 << 20,
+            queue_depth: 64,
+        };
+        Ok(Arc::new(ImageDisk {
+            shared: Arc::new(Shared {
+                image,
+                info,
+                can_tell: AtomicBool::new(true),
+                queue: Mutex::new(Queue::default()),
+                work: Condvar::new(),
+            }),
+            kernel: Arc::downgrade(kernel),
+        }))
+    }
+
+    /// Makes sure that a thread will serve the queue. Answers whether one will.
+    fn staff(&self, queue: &mut Queue) -> bool {
+        if queue.idle >= queue.jobs.len() || queue.threads == WORKERS {
+            return true;
+        }
+        let shared = self.shared.clone();
+        let started = self
+            .kernel
+            .upgrade()
+            .ok_or(Errno::ESRCH)
+            .and_then(|kernel| kernel.spawn("bio", move || shared.serve()));
+        queue.threads += usize::from(started.is_ok());
+        queue.threads > 0
+    }
+}
+
+impl Drop for ImageDisk {
+    fn drop(&mut self) {
+        self.shared.queue.lock().ended = true;
+        self.shared.work.notify_all();
+    }
+}
+
+impl Backend for ImageDisk {
+    fn info(&self) -> &BlockInfo {
+        &self.shared.info
+    }
+
+    fn start(&self, mut bio: Bio) -> Result<(), (Errno, Bio)> {
+        if bio.op == BioOp::Read && self.shared.can_tell.load(Ordering::Relaxed) {
+            match self.shared.read(&mut bio, ReadWriteFlags::NOWAIT) {
+                Ok(()) => {
+                    finish(bio, Ok(()));
+                    return Ok(());
+                }
+                Err(Errno::EOPNOTSUPP) => self.shared.can_tell.store(false, Ordering::Relaxed),
+                // Whatever it is: who may wait finds out.
+                Err(_) => {}
+            }
+        }
+        let mut queue = self.shared.queue.lock();
+        queue.jobs.push_back(bio);
+        if !self.staff(&mut queue)
+            && let Some(bio) = queue.jobs.pop_back()
+        {
+            return Err((Errno::EAGAIN, bio));
+        }
+        drop(queue);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+}
+
+/// A completion may use the memory that is kept back for it.
+fn finish(bio: Bio, result: Result<(), Errno>) {
+    let _reserve = set_memory_use(MemoryUse::Reserve);
+    (bio.done)(bio.frames, result);
+}
+
+impl Shared {
+    fn serve(&self) {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(mut bio) = queue.jobs.pop_front() {
+                drop(queue);
+                let result = self.carry_out(&mut bio);
+                finish(bio, result);
+                queue = self.queue.lock();
+            } else if queue.ended {
+                return;
+            } else {
+                queue.idle += 1;
+                queue = self.work.wait(queue);
+                queue.idle -= 1;
+            }
+        }
+    }
+
+    fn carry_out(&self, bio: &mut Bio) -> Result<(), Errno> {
+        match bio.op {
+            BioOp::Read => self.read(bio, ReadWriteFlags::empty()),
+            BioOp::Write => self.write(bio),
+            BioOp::Flush => {
+                let synced = self.image.file().sync_data();
+                synced.map_err(|error| from_io(&error))
+            }
+            BioOp::Discard { .. } => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn read(&self, bio: &mut Bio, flags: ReadWriteFlags) -> Result<(), Errno> {
+        let mut offset = offset_of(bio)?;
+        let mut slices = Vec::with_capacity(bio.frames.len());
+        for io in &mut bio.frames {
+            let page = io.frame.get_mut().ok_or(Errno::EINVAL)?;
+            let part = page.get_mut(io.offset..io.offset + io.len);
+            slices.push(IoSliceMut::new(part.ok_or(Errno::EINVAL)?));
+        }
+        let mut left: &mut [IoSliceMut<'_>] = &mut slices;
+        while !left.is_empty() {
+            match preadv2(self.image.file(), left, offset, flags) {
+                // The file became shorter than it was when it was opened.
+                Ok(0) => return Err(Errno::EIO),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSliceMut::advance_slices(&mut left, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(from_io(&error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, bio: &Bio) -> Result<(), Errno> {
+        let mut offset = offset_of(bio)?;
+        let mut slices = Vec::with_capacity(bio.frames.len());
+        for io in &bio.frames {
+            let part = io.frame.as_bytes().get(io.offset..io.offset + io.len);
+            slices.push(IoSlice::new(part.ok_or(Errno::EINVAL)?));
+        }
+        let mut left: &mut [IoSlice<'_>] = &mut slices;
+        while !left.is_empty() {
+            match pwritev(self.image.file(), left, offset) {
+                Ok(0) => return Err(Errno::EIO),
+                Ok(count) => {
+                    offset += count as u64;
+                    IoSlice::advance_slices(&mut left, count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(from_io(&error.into())),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn offset_of(bio: &Bio) -> Result<u64, Errno> {
+    bio.sector
+        .checked_mul(SECTOR_SIZE as u64)
+        .ok_or(Errno::EINVAL)
+}

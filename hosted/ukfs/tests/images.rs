@@ -1,0 +1,227 @@
+//! Images as a program uses them: several at once, from several threads, partitions, and hostile ones.
+
+use rump_tests::disk::{Disk, Format, write_random};
+use rump_tests::random::Random;
+use rump_tests::spoil::Spoiler;
+use rump_tests::tree::{Node, fingerprint};
+use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::Path;
+use ukfs::{Errno, File, Image, Options, Source, check, mkfs, partitions};
+
+#[test]
+fn several_images_are_used_at_once_and_each_from_several_threads() {
+    let disks = [Format::VARIED[0], Format::VARIED[1], Format::UFS2].map(Disk::of_everything);
+    let images = disks
+        .each_ref()
+        .map(|disk| Image::open(&disk.image, Options::new()).expect("an image"));
+    std::thread::scope(|scope| {
+        for (disk, image) in disks.iter().zip(&images) {
+            for thread in 0..3 {
+                scope.spawn(move || {
+                    let nodes = disk.tree.nodes.iter().skip(thread).step_by(3);
+                    for (path, node) in nodes {
+                        if let Node::File { .. } = node {
+                            let bytes = image.read(path).expect("the file");
+                            assert_eq!(fingerprint(&bytes), *node, "{path}");
+                        }
+                    }
+                });
+            }
+        }
+    });
+    for image in images {
+        image.close().expect("nothing is in use");
+    }
+}
+
+#[test]
+fn a_file_is_read_and_sought_as_any_other() {
+    let disk = Disk::of(Format::UFS2, |files| {
+        write_random(&files.join("f"), 1_000_000)
+    });
+    let image = Image::open(&disk.image, Options::new()).expect("an image");
+    let whole = image.read("/f").expect("the file");
+    let mut file: File = image.open_file("f").expect("the file");
+    let mut end = Vec::new();
+    file.seek(SeekFrom::End(-1000)).expect("a place");
+    file.read_to_end(&mut end).expect("the end");
+    assert_eq!(end, whole[999_000..]);
+    assert_eq!(file.metadata().expect("what is known").len(), 1_000_000);
+    let busy = image.clone().close();
+    assert_eq!(busy.map_err(|error| error.errno()), Err(Errno::EBUSY));
+    drop(file);
+    image.close().expect("nothing is in use");
+}
+
+#[test]
+fn an_image_that_was_closed_can_be_written_by_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.img");
+    let options = mkfs::Options::new().size(4 << 20);
+    mkfs::make(&*path, &options).expect("a volume");
+    let image = Image::open(&*path, Options::new()).expect("an image");
+    let refused = mkfs::make(&*path, &options);
+    assert_eq!(refused.map_err(|error| error.errno()), Err(Errno::EBUSY));
+    drop(image);
+    mkfs::make(&*path, &options).expect("a volume");
+}
+
+/// An MBR with two slices, of 4 MiB each: NetBSD sys/sys/bootblock.h, `struct mbr_sector`.
+fn with_mbr(path: &Path) {
+    let mut sector = [0; 512];
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    for (number, start) in [2048_u32, 2048 + 8192].into_iter().enumerate() {
+        let slice = &mut sector[446 + 16 * number..][..16];
+        // MBR_PTYPE_LNXEXT2: no disklabel is looked for in it.
+        slice[4] = 0x83;
+        slice[8..12].copy_from_slice(&start.to_le_bytes());
+        slice[12..].copy_from_slice(&8192_u32.to_le_bytes());
+    }
+    fs::write(path, sector).expect("a file");
+    let file = fs::File::options().write(true).open(path).expect("it");
+    file.set_len((2048 + 2 * 8192) * 512).expect("its length");
+}
+
+#[test]
+fn the_only_partition_with_a_file_system_is_taken_and_of_several_one_must_be_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.img");
+    with_mbr(&path);
+    let nothing = Image::open(&*path, Options::new()).map(drop);
+    assert_eq!(nothing.map_err(|error| error.errno()), Err(Errno::EFTYPE));
+
+    let second = Source::new(&*path).with_partition("f");
+    let made = mkfs::make(second.clone(), &mkfs::Options::new().label("second"));
+    assert_eq!(made.expect("a volume").bytes, 4 << 20);
+    let found: Vec<_> = partitions(&path)
+        .expect("the table")
+        .into_iter()
+        .map(|part| (part.name, part.start, part.bytes, part.fstype))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("ld0e".to_owned(), 1 << 20, 4 << 20, None),
+            ("ld0f".to_owned(), 5 << 20, 4 << 20, Some("ffs")),
+        ]
+    );
+    drop(Image::open(&*path, Options::new()).expect("the only one"));
+
+    mkfs::make(
+        Source::new(&*path).with_partition("1"),
+        &mkfs::Options::new(),
+    )
+    .expect("a volume");
+    let both = Image::open(&*path, Options::new())
+        .map(drop)
+        .expect_err("two");
+    assert!(
+        both.to_string().contains("ld0e") && both.to_string().contains("ld0f"),
+        "{both}"
+    );
+    for name in ["e", "ld0f", "2"] {
+        let source = Source::parse(format!("{}:{name}", path.display()));
+        let image = Image::open(source.clone(), Options::new()).expect("a partition");
+        assert_eq!(image.walk("/").count(), 1);
+        drop(image);
+        assert!(
+            check::check(source, None)
+                .expect("a volume")
+                .is_consistent()
+        );
+    }
+    let none = Image::open(Source::new(&*path).with_partition("q"), Options::new()).map(drop);
+    assert_eq!(none.map_err(|error| error.errno()), Err(Errno::ENXIO));
+}
+
+/// Looks at everything that can be had. Answers how much cannot.
+fn look_at_all(image: &Image) -> usize {
+    let mut errors = 0;
+    for entry in image.walk("/") {
+        let Ok(entry) = entry else {
+            errors += 1;
+            continue;
+        };
+        let metadata = entry.metadata();
+        if metadata.is_symlink() {
+            errors += usize::from(image.read_link(entry.path()).is_err());
+        }
+        if metadata.is_file() {
+            errors += usize::from(look_into(image, entry.path(), metadata.len()).is_err());
+        }
+    }
+    errors
+}
+
+fn look_into(image: &Image, path: &Path, size: u64) -> Result<(), ukfs::Error> {
+    let file = image.open_file(path)?;
+    let mut buffer = [0; 70_000];
+    for at in [0, 12 * 4096, size / 2, size.saturating_sub(9000)] {
+        file.read_at(&mut buffer, at)?;
+    }
+    Ok(())
+}
+
+/// A logger for those who know what comes.
+struct Quiet;
+
+impl log::Log for Quiet {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        false
+    }
+    fn log(&self, _: &log::Record<'_>) {}
+    fn flush(&self) {}
+}
+
+#[test]
+fn three_hundred_spoiled_images_give_errors_and_nothing_else() {
+    let disk = |format| {
+        let disk = Disk::of(format, |files| {
+            for (name, size) in [("empty", 0), ("short", 700), ("long", 300_000)] {
+                write_random(&files.join(name), size);
+            }
+            fs::create_dir_all(files.join("a/b/c")).expect("a folder");
+            for number in 0..40 {
+                write_random(&files.join(format!("a/b/{number:0>30}")), number);
+            }
+            std::os::unix::fs::symlink("a/".repeat(100), files.join("link")).expect("a link");
+        });
+        let bytes = fs::read(&disk.image).expect("the image");
+        (Spoiler::new(&bytes), bytes)
+    };
+    let disks = [Format::VARIED[0], Format::VARIED[1], Format::UFS2].map(disk);
+    // Who comes second keeps the kernel's lines.
+    let _ = log::set_logger(&Quiet);
+    let given = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = given.map_or(0..300, |seed: u64| seed..seed + 1);
+    let all = seeds.end - seeds.start > 1;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut refused, mut faulty, mut damaged) = (0, 0, 0);
+    for seed in seeds {
+        let (spoiler, bytes) = &disks[(seed % disks.len() as u64) as usize];
+        let mut spoiled = bytes.clone();
+        let done = spoiler.spoil(&mut spoiled, &mut Random::new(seed));
+        println!("SEED={seed}: {done}");
+        let path = folder.path().join("spoiled.img");
+        fs::write(&path, &spoiled).expect("a file");
+        match Image::open(&*path, Options::new()) {
+            Err(error) => {
+                assert!(error.to_string().contains("spoiled.img: "), "{error}");
+                refused += 1;
+            }
+            Ok(image) => {
+                faulty += usize::from(look_at_all(&image) > 0);
+                image.close().expect("nothing is in use");
+            }
+        }
+        let checked = check::check(&*path, None);
+        damaged += usize::from(!checked.is_ok_and(|report| report.is_consistent()));
+        let same = fs::read(&path).expect("the file") == spoiled;
+        assert!(same, "reading does not change an image");
+    }
+    println!("{refused} refused, {faulty} with faulty files, {damaged} that the check minds");
+    assert!(!all || (refused > 10 && faulty > 10 && damaged > 150));
+}
