@@ -10,6 +10,9 @@ use rumpkern::uvm::{Cluster, SmallBuffer};
 use rumpnet::ifnet::Ifnet;
 use rumpuser::Errno;
 
+/// Name, help text, and where to find it.
+type Row<T> = (&'static str, &'static str, fn(&T) -> &AtomicU64);
+
 /// Registers a counter that lives in `of`, for as long as that lives.
 fn register<T: Send + Sync + 'static>(
     kernel: &Kernel,
@@ -49,7 +52,7 @@ pub(crate) fn register_protocols(
     )?;
     let budget = inet.net().budget().clone();
     counters.register("sockets", "sockets open", move || budget.sockets() as u64)?;
-    let of_inet: [(&str, &str, fn(&Inet) -> &AtomicU64); 8] = [
+    let of_inet: [Row<Inet>; 8] = [
         ("ip_received_total", "packets received", |i| &i.ipstat.total),
         ("ip_bad_total", "packets with a bad header", |i| {
             &i.ipstat.bad
@@ -74,7 +77,7 @@ pub(crate) fn register_protocols(
     for (name, help, counter) in of_inet {
         register(kernel, name, help, inet, counter)?;
     }
-    let of_udp: [(&str, &str, fn(&Udp) -> &AtomicU64); 3] = [
+    let of_udp: [Row<Udp>; 3] = [
         ("udp_received_total", "datagrams received", |u| {
             &u.stats.ipackets
         }),
@@ -96,7 +99,7 @@ pub(crate) fn register_protocols(
 /// # Errors
 /// `EEXIST`, `ENOMEM`: the registry's.
 pub(crate) fn register_interface(kernel: &Kernel, ifp: &Arc<Ifnet>) -> Result<(), Errno> {
-    let all: [(&str, &str, fn(&Ifnet) -> &AtomicU64); 8] = [
+    let all: [Row<Ifnet>; 8] = [
         ("received_total", "frames received", |i| {
             &i.counters.ipackets
         }),
