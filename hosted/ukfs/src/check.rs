@@ -80,13 +80,9 @@ fn fits(who: &str, devvp: &Devvp) -> Result<Superblock, Error> {
 
 /// The fault as this crate tells it; the log gets it, too.
 fn told(who: &str, devvp: &Devvp, fault: Fault) -> Error {
-    let why = match &fault {
-        Fault::Corrupt(corrupt) => Some(corrupt.to_string()),
-        Fault::Device { .. } => None,
-    };
     let errno = fault.on(devvp.name()).into();
-    match why {
-        Some(why) => Error::because(who, why, errno),
-        None => Error::new(who, errno),
+    match fault {
+        Fault::Corrupt(corrupt) => Error::because(who, corrupt.to_string(), errno),
+        _ => Error::new(who, errno),
     }
 }
