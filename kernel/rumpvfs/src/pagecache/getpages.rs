@@ -19,6 +19,8 @@ use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
 
 /// The most pages that are read in one go.
 const MAX_RUN: u64 = 128;
+/// Pages that a sequential reader waits for if he must.
+const MIN_RUN: u64 = 16;
 
 /// Where a page lies.
 enum Place {
@@ -109,7 +111,7 @@ impl Vnode {
     }
 
     /// Starts reading a run of absent pages: `first` and up to `count` in all. Waits for memory for the
-    /// first one if it is `needed`. Answers how many pages it is about.
+    /// first ones if they are `needed`. Answers how many pages it is about.
     pub(super) fn start_run(
         self: &Arc<Self>,
         first: u64,
@@ -120,8 +122,17 @@ impl Vnode {
             .min(MAX_RUN)
             .min(self.end_page().saturating_sub(first));
         let mut frames = kmem::try_vec(count as usize)?;
-        if needed && count > 0 {
-            frames.push(Frame::alloc(Alloc::Wait)?);
+        // Even when memory is short a sequential reader moves in runs, of 64 KiB if that is little of it all.
+        let waited_for = match needed {
+            true => count.min((uvm::limit_pages() as u64 / 64).clamp(1, MIN_RUN)),
+            false => 0,
+        };
+        while (frames.len() as u64) < waited_for {
+            match Frame::alloc(Alloc::Wait) {
+                Ok(frame) => frames.push(frame),
+                Err(errno) if frames.is_empty() => return Err(errno),
+                Err(_) => break,
+            }
         }
         // The last of the memory is for those who need it.
         while (frames.len() as u64) < count && !uvm::short() {
