@@ -5,8 +5,10 @@ use rumpnet::mbuf::Mbuf;
 
 /// A one's complement sum under way, over bytes in network order.
 ///
-/// Sums eight bytes at a time into 64 bits with end-around carry, which is congruent to the 16-bit
-/// sum modulo 2^16 - 1 (RFC 1071 §2(C)), and folds at the end.
+/// The sum is kept in 64 bits with end-around carry, which is congruent to the 16-bit sum modulo
+/// 2^16 - 1 (RFC 1071 §2(C)), and folded at the end. Long runs are summed in the machine's byte order, 32
+/// bits at a time and without a carry to pass on, so that the compiler uses vectors; the folded result is
+/// swapped once (RFC 1071 §2(B)).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checksum {
     sum: u64,
@@ -36,13 +38,16 @@ impl Checksum {
             self.odd = false;
             bytes = rest;
         }
-        let (words, tail) = bytes.as_chunks::<8>();
-        for word in words {
-            self.add_word(u64::from_be_bytes(*word));
-        }
-        let mut last = [0; 8];
+        let (words, tail) = bytes.as_chunks::<4>();
+        // 2^32 such words fit, more than any packet has.
+        let sum: u64 = words
+            .iter()
+            .map(|w| u64::from(u32::from_ne_bytes(*w)))
+            .sum();
+        self.add_word(u64::from(u16::from_be(fold(sum))));
+        let mut last = [0; 4];
         last[..tail.len()].copy_from_slice(tail);
-        self.add_word(u64::from_be_bytes(last));
+        self.add_word(u64::from(u32::from_be_bytes(last)));
         self.odd = tail.len() % 2 != 0;
     }
 
@@ -79,17 +84,20 @@ impl Checksum {
 
     /// The sum, folded to 16 bits: what a field holds whose checksum is completed later.
     pub fn folded(self) -> u16 {
-        let mut sum = self.sum;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        sum as u16
+        fold(self.sum)
     }
 
     /// Its complement: what goes into the field, and 0 over data that holds a right one.
     pub fn finish(self) -> u16 {
         !self.folded()
     }
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
 }
 
 /// The checksum of `bytes`.
@@ -156,6 +164,6 @@ mod tests {
 
     #[test]
     fn all_ones_do_not_lose_the_carry() {
-        assert_eq!(in_cksum(&[0xff; 4096]), slow(&[0xff; 4096]));
+        assert_eq!(in_cksum(&[0xff; 65536]), slow(&[0xff; 65536]));
     }
 }
