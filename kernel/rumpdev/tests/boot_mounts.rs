@@ -48,8 +48,7 @@ fn spec(device: &str, path: &str, fstype: Option<&str>) -> MountSpec {
     }
 }
 
-/// Boots a kernel with `disks` as ld0, ld1… and `mounts`; answers what was mounted where.
-fn mounted(disks: Vec<Vec<u8>>, mounts: Vec<MountSpec>) -> Vec<String> {
+fn boot(mounts: Vec<MountSpec>) -> Arc<Kernel> {
     Host::install_for_tests();
     let config = Config {
         mounts,
@@ -61,7 +60,12 @@ fn mounted(disks: Vec<Vec<u8>>, mounts: Vec<MountSpec>) -> Vec<String> {
         &rumpdev::COMPONENT,
         &rumpfs_ffs::COMPONENT,
     ];
-    let kernel = Kernel::boot(config, &components).unwrap();
+    Kernel::boot(config, &components).unwrap()
+}
+
+/// Boots a kernel with `disks` as ld0, ld1… and `mounts`; answers what was mounted where.
+fn mounted(disks: Vec<Vec<u8>>, mounts: Vec<MountSpec>) -> Vec<String> {
+    let kernel = boot(mounts);
     let _lwp = kernel.attach("test").unwrap();
     for bytes in disks {
         rumpdev::attach_disk(&kernel, MemoryDisk::new(bytes)).unwrap();

@@ -270,10 +270,15 @@ impl Vfs {
         Ok(Some(covered))
     }
 
+    /// Whether `device` is mounted, or the disk that it is a partition of, or a partition of it.
     fn is_mounted(&self, device: &dyn BlockIo) -> bool {
         let mounts = self.mounts.read();
-        let of = |mount: &Arc<Mount>| mount.device().is_some_and(|own| own.dev() == device.dev());
-        mounts.list.iter().any(of)
+        let mut devices = mounts.list.iter().filter_map(|mount| mount.device());
+        devices.any(|own| {
+            own.dev() == device.dev()
+                || own.part_of() == Some(device.dev())
+                || device.part_of() == Some(own.dev())
+        })
     }
 
     /// Ends `mount`, after everything was written.

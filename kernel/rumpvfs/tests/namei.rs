@@ -3,9 +3,10 @@
 mod testfs;
 
 use rumpkern::kauth::Cred;
+use rumpkern::uvm::dma::Bio;
 use rumpuser::Errno;
 use rumpvfs::namei::{Last, Reached};
-use rumpvfs::specfs::BlockIo;
+use rumpvfs::specfs::{BlockIo, DeviceInfo};
 use rumpvfs::vfs::{MountRequest, Sizes};
 use rumpvfs::vnode::VnodeRef;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ fn tree() -> Rig {
     rig(|volume, disk| {
         let a = volume.dir(ROOT, "a");
         let b = volume.dir(a, "b");
+        volume.dir(ROOT, "c");
         volume.file(disk, b, "file", b"contents", false);
         volume.link(ROOT, "to-file", "a/b/file");
         volume.link(ROOT, "to-dir", "a/b");
@@ -242,6 +244,59 @@ fn mounting_what_cannot_be_mounted_says_why() {
             Some(errno),
             "{request:?}"
         );
+    }
+}
+
+/// A partition of a disk, as far as mounting sees.
+struct Part(Arc<TestDisk>);
+
+impl BlockIo for Part {
+    fn name(&self) -> &str {
+        "part"
+    }
+
+    fn dev(&self) -> u64 {
+        self.0.dev() + 1_000_000
+    }
+
+    fn part_of(&self) -> Option<u64> {
+        Some(self.0.dev())
+    }
+
+    fn info(&self) -> DeviceInfo {
+        self.0.info()
+    }
+
+    fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
+        self.0.start(bio)
+    }
+}
+
+#[test]
+fn a_disk_and_a_partition_of_it_are_not_mounted_at_once() {
+    let _lwp = attach(MEMORY);
+    let rig = tree();
+    let disk = TestDisk::new(100);
+    disk.shared().bytes.lock().unwrap()[..6].copy_from_slice(b"TESTFS");
+    rig.vfs.add_device(disk.clone()).unwrap();
+    rig.vfs.add_device(Arc::new(Part(disk.clone()))).unwrap();
+    add_fs(&rig.vfs, "otherfs", Volume::new(4096, 0));
+    let cred = Arc::new(Cred::root());
+    let mount = |device, path| {
+        let request = MountRequest {
+            device,
+            path,
+            fstype: Some("otherfs"),
+            options: "ro",
+        };
+        rig.vfs.mount(&cred, &request)
+    };
+    for (first, second) in [("part", disk.name()), (disk.name(), "part")] {
+        let mounted = mount(first, "/a").unwrap();
+        assert_eq!(mount(second, "/c").err(), Some(Errno::EBUSY));
+        rig.vfs.unmount(&mounted).unwrap();
+        let mounted = mount(second, "/a/b").unwrap();
+        rig.vfs.unmount(&mounted).unwrap();
     }
 }
 
