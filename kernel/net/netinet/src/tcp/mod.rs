@@ -5,7 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`header`], [`seq`], [`mod@tuple`] | the wire format; sequence numbers; a connection's name |
-//! | [`tcb`] (with `input`, `ack`, `text`, `output`, `timer`) | one connection: the state machine |
+//! | [`tcb`] (with `calls`, `input`, `ack`, `text`, `output`, `timer`) | one connection: the state machine |
 //! | [`cc`], [`rtt`], [`reass`] | congestion control, time-outs, segments out of order |
 //! | [`demux`], [`ports`], [`syncache`], [`cookie`], [`timewait`], [`table`] | to whom a segment belongs; connections before they stand and after they are over |
 //! | [`isn`], [`siphash`] | initial sequence numbers, keyed hashes |
@@ -28,6 +28,7 @@
 //! 6928, 7323.
 
 mod ack;
+mod calls;
 pub mod cc;
 pub mod cookie;
 pub mod demux;
