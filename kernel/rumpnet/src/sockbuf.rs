@@ -161,6 +161,13 @@ impl Sockbuf {
         self.cc == 0 && self.records.is_empty()
     }
 
+    /// Whether there is enough to wake a reader: a message, or the low-water mark's worth of a stream; or
+    /// no room for more of it.
+    pub fn has_data(&self) -> bool {
+        let enough = self.cc >= self.lowat || self.space() == 0;
+        !self.records.is_empty() || (self.cc > 0 && enough)
+    }
+
     /// The high-water mark.
     pub fn hiwat(&self) -> usize {
         self.hiwat

@@ -301,3 +301,43 @@ fn a_socket_shut_for_receiving_receives_no_more() {
     one.close();
     two.close();
 }
+
+#[test]
+fn a_reader_waits_for_the_low_water_mark_or_the_end() {
+    let wire = Wire::new();
+    let stream = || socreate(&wire.net, Domain::AF_INET, SockType::Stream, 0).unwrap();
+    let (listener, client) = (stream(), stream());
+    listener.bind(addr(OUR_IP, 80)).unwrap();
+    listener.listen(1).unwrap();
+    client.connect(addr(OUR_IP, 80)).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    server.set_option(SockOption::RcvLowat(100)).unwrap();
+    let timeout = SockOption::RcvTimeo(Some(std::time::Duration::from_millis(50)));
+    server.set_option(timeout).unwrap();
+    let mut buffer = [0; 500];
+    client.send(&[1; 60], None, MsgFlags::empty()).unwrap();
+    assert_eq!(
+        server.receive(&mut buffer, MsgFlags::empty()),
+        Err(Errno::EAGAIN)
+    );
+    assert!(!server.lock().events().contains(Events::READABLE));
+    client.send(&[1; 60], None, MsgFlags::empty()).unwrap();
+    let long = SockOption::RcvTimeo(Some(std::time::Duration::from_secs(5)));
+    server.set_option(long).unwrap();
+    assert_eq!(
+        server.receive(&mut buffer, MsgFlags::empty()),
+        Ok((120, None))
+    );
+    client.send(&[1; 7], None, MsgFlags::empty()).unwrap();
+    client.close();
+    assert_eq!(
+        server.receive(&mut buffer, MsgFlags::empty()),
+        Ok((7, None))
+    );
+    assert_eq!(
+        server.receive(&mut buffer, MsgFlags::empty()),
+        Ok((0, None))
+    );
+    server.close();
+    listener.close();
+}

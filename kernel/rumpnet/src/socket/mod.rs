@@ -163,7 +163,7 @@ impl SocketData {
     /// Whether a receive would not wait (soreadable).
     pub fn readable(&self) -> bool {
         let waiting = self.listen.as_ref().map(|l| !l.complete.is_empty());
-        let data = self.rcv.len() >= self.rcv.lowat() || !self.rcv.is_empty();
+        let data = self.rcv.has_data();
         let ended = self.state.contains(SoState::SS_CANTRCVMORE);
         waiting.unwrap_or(data || ended) || self.error.is_some()
     }

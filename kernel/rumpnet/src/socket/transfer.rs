@@ -323,8 +323,9 @@ impl Socket {
         let dont_wait = so.is_nonblocking() || flags.contains(MsgFlags::MSG_DONTWAIT);
         loop {
             let ended = so.state.contains(SoState::SS_CANTRCVMORE);
-            // Data first, then the error that came after it.
-            if so.rcv.len() >= so.rcv.lowat() || !so.rcv.is_empty() {
+            let over = ended || so.error.is_some();
+            // Data first, whatever its amount, then the error that came after it.
+            if so.rcv.has_data() || (over && !so.rcv.is_empty()) {
                 return Ok(so);
             }
             so.take_error()?;
