@@ -36,3 +36,19 @@ impl Cred {
         self.gid == group || self.groups.contains(&group)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_of_the_first_group_or_of_the_others() {
+        let cred = Cred {
+            uid: 5,
+            gid: 10,
+            groups: [20, 30].into(),
+        };
+        assert!(cred.is_member(10) && cred.is_member(30) && !cred.is_member(5));
+        assert!(!cred.is_root() && Cred::root().is_root());
+    }
+}

@@ -85,3 +85,50 @@ impl<T: Send + 'static> Drain for Pool<T> {
         bytes.div_ceil(PAGE_SIZE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::install_host;
+
+    fn page() -> Result<[u8; PAGE_SIZE], Errno> {
+        Ok([1; PAGE_SIZE])
+    }
+
+    #[test]
+    fn an_object_that_was_put_back_is_had_again_up_to_the_bound() {
+        install_host();
+        let pool = Pool::new("test", 2, page).expect("memory");
+        let mut objects: Vec<_> = (0..3).map(|_| pool.get().expect("memory")).collect();
+        objects[2][0] = 7;
+        for object in objects.into_iter().rev() {
+            pool.put(object);
+        }
+        assert_eq!(pool.idle(), 2);
+        let mut marks: Vec<u8> = (0..3).map(|_| pool.get().expect("memory")[0]).collect();
+        marks.sort_unstable();
+        assert_eq!(marks, [1, 1, 7]);
+    }
+
+    #[test]
+    fn a_drain_takes_as_many_as_are_wanted_and_not_what_is_in_use() {
+        install_host();
+        let pool = Pool::new("test", 8, page).expect("memory");
+        let objects: Vec<_> = (0..5).map(|_| pool.get().expect("memory")).collect();
+        assert_eq!(pool.drain(10), 0);
+        for object in objects {
+            pool.put(object);
+        }
+        assert_eq!(pool.drain(2), 2);
+        assert_eq!(pool.idle(), 3);
+        assert_eq!(pool.drain(10), 3);
+        assert_eq!(pool.idle(), 0);
+    }
+
+    #[test]
+    fn what_setting_up_refuses_the_pool_refuses() {
+        install_host();
+        let pool: Arc<Pool<u64>> = Pool::new("test", 1, || Err(Errno::ENXIO)).expect("memory");
+        assert_eq!(pool.get().err(), Some(Errno::ENXIO));
+    }
+}

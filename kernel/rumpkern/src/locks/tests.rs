@@ -185,3 +185,62 @@ fn a_once_lock_is_set_once() {
     assert_eq!(computed.load(Ordering::Relaxed), 1);
     assert!(once.set(9).is_err());
 }
+
+#[test]
+fn waits_that_time_out_while_they_are_notified_leave_the_queues_whole() {
+    install_host();
+    let shared = Arc::new((Mutex::new(0usize), Condvar::new()));
+    let taken = Arc::new(AtomicUsize::new(0));
+    const PERMITS: usize = 3_000;
+    on_threads(4, |number| {
+        let (shared, taken) = (shared.clone(), taken.clone());
+        move || {
+            let (permits, more) = &*shared;
+            if number == 0 {
+                for _ in 0..PERMITS {
+                    *permits.lock() += 1;
+                    more.notify_one();
+                }
+                return;
+            }
+            while taken.load(Ordering::SeqCst) < PERMITS {
+                let mut left = permits.lock();
+                if *left == 0 {
+                    let soon = host().clock().now() + Duration::from_micros(20);
+                    left = more.wait_until(left, Some(soon)).0;
+                }
+                if *left > 0 {
+                    *left -= 1;
+                    taken.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    });
+    assert_eq!(taken.load(Ordering::SeqCst), PERMITS);
+    assert!(!shared.1.has_waiters());
+}
+
+#[test]
+fn a_waiter_is_handed_a_mutex_that_is_taken_again_and_again() {
+    install_host();
+    let mutex = Arc::new(Mutex::new(()));
+    let stop = Arc::new(AtomicUsize::new(0));
+    let hog = {
+        let (mutex, stop) = (mutex.clone(), stop.clone());
+        std::thread::spawn(move || {
+            while stop.load(Ordering::SeqCst) == 0 {
+                let _held = mutex.lock();
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        })
+    };
+    let start = host().clock().now();
+    for _ in 0..20 {
+        drop(mutex.lock());
+    }
+    let waited = host().clock().now() - start;
+    stop.store(1, Ordering::SeqCst);
+    hog.join().expect("the hog ends");
+    // Each turn costs a few of the hog's; without handing over it might never come.
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+}

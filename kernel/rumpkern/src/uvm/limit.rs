@@ -373,3 +373,30 @@ fn injected_failure() -> bool {
 pub(super) fn pages_in(bytes: usize) -> usize {
     bytes / PAGE_SIZE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marks_are_in_order_for_every_limit_that_is_accepted() {
+        for limit in (MINIMUM_LIMIT_BYTES / PAGE_SIZE..4096).chain([1 << 20, 1 << 28]) {
+            let marks = Marks::of(limit);
+            assert_eq!(marks.usable + marks.reserve, limit);
+            assert!(0 < marks.kernel_reserve && marks.kernel_reserve < marks.free_wake);
+            assert!(marks.free_wake < marks.free_target);
+            assert!(marks.free_target < marks.usable, "{marks:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_io_path_gets_into_the_reserve_and_frames_leave_some_to_slabs() {
+        let marks = Marks::of(256);
+        for how in [Alloc::NoWait, Alloc::Wait] {
+            assert_eq!(most(&marks, how, Purpose::Kernel), marks.usable);
+            let frames = most(&marks, how, Purpose::Frame);
+            assert_eq!(frames, marks.usable - marks.kernel_reserve);
+        }
+        assert_eq!(most(&marks, Alloc::PageDaemon, Purpose::Frame), 256);
+    }
+}
