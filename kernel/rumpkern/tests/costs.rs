@@ -33,7 +33,11 @@ fn the_costs_of_the_basic_operations_are_printed() {
         .expect("the only host");
     let kernel = Kernel::boot(Config::from_host(), &[]).expect("boots");
     let _lwp = kernel.attach("costs").expect("attached");
-    const N: u32 = 200_000;
+    const N: u32 = if cfg!(debug_assertions) {
+        10_000
+    } else {
+        200_000
+    };
 
     let mutex = Mutex::new(0u64);
     cost("mutex: lock and unlock", N, || *mutex.lock() += 1);
@@ -86,7 +90,7 @@ fn the_costs_of_the_basic_operations_are_printed() {
 
     let shared = Arc::new((Mutex::new(0u32), Condvar::new()));
     let other = shared.clone();
-    const TURNS: u32 = 20_000;
+    const TURNS: u32 = N / 10;
     let thread = rumpkern::spawn("ping", move || {
         let mut turn = other.0.lock();
         for _ in 0..TURNS {

@@ -82,6 +82,16 @@ mod checked {
             }
         }
 
+        /// Names the locks that are held, but for those that are not ranked.
+        pub(crate) fn for_each(&self, mut f: impl FnMut(&'static LockClass)) {
+            let entries = self.entries.borrow();
+            for (_, class) in &entries[..self.depth.get()] {
+                if let Some(class) = class.filter(|class| class.rank != 0) {
+                    f(class);
+                }
+            }
+        }
+
         /// At a release.
         pub(crate) fn pop(&self, lock: usize) {
             let depth = self.depth.get();

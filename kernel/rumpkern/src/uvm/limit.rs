@@ -261,7 +261,26 @@ fn take_pages_short(pages: u32, how: Alloc, purpose: Purpose) -> Result<u32, Err
     })
 }
 
+/// What the pagedaemon or a completion might want, and a waiter holds, is worth knowing.
+#[cfg(debug_assertions)]
+fn say_locks_held() {
+    let mut names = [None; 4];
+    lwp::with_held(|held| {
+        let mut free = names.iter_mut();
+        held.for_each(|class| {
+            if let Some(name) = free.next() {
+                *name = Some(class.name);
+            }
+        });
+    });
+    for name in names.into_iter().flatten() {
+        log::debug!("uvm: waits for memory with a lock held: {name}");
+    }
+}
+
 fn wait_for(pages: u32, purpose: Purpose) -> Result<u32, Errno> {
+    #[cfg(debug_assertions)]
+    say_locks_held();
     WAITS.fetch_add(1, Ordering::Relaxed);
     // SeqCst, here and where memory is given back: either this thread sees the memory, or the
     // giver sees this waiter.
