@@ -52,7 +52,7 @@ impl Node {
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> Result<vnode::Balloc, Fault> {
         let volume = &*self.volume;
         let sb = &volume.sb;
-        volume.check_writable()?;
+        volume.begin_change()?;
         let end = offset.checked_add(len);
         let Some(end) = end.filter(|end| *end <= sb.maxfilesize) else {
             return Err(Fault::Refused(Errno::EFBIG));
@@ -148,7 +148,7 @@ impl Node {
     pub(crate) fn change(&self, new: &SetAttr) -> Result<(), Fault> {
         let volume = &*self.volume;
         let (sb, device) = (&volume.sb, &volume.device);
-        volume.check_writable()?;
+        volume.begin_change()?;
         let mut inode = self.inode();
         let size = new.size.unwrap_or(inode.size);
         if size > sb.maxfilesize {

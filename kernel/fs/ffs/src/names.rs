@@ -27,7 +27,7 @@ pub(crate) const LINK_MAX: u16 = 32767;
 impl Node {
     /// The directory's inode, to be changed.
     pub(crate) fn directory(&self) -> Result<Inode, Fault> {
-        self.volume.check_writable()?;
+        self.volume.begin_change()?;
         let inode = self.inode();
         if inode.vtype != VnodeType::Dir {
             return Err(Fault::Refused(Errno::ENOTDIR));

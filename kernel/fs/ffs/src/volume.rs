@@ -31,6 +31,8 @@ pub struct Volume {
     writable: AtomicBool,
     /// The clean byte to be left behind.
     leaves_clean: AtomicBool,
+    /// The disk says that it is in use for writing.
+    says_in_use: AtomicBool,
     /// Files in use that have no name any more.
     pub(crate) nameless: AtomicUsize,
     /// Inodes to be freed that could not be at once, and whether each was a directory's.
@@ -46,6 +48,7 @@ impl Volume {
             space: Mutex::new(None),
             writable: AtomicBool::new(false),
             leaves_clean: AtomicBool::new(false),
+            says_in_use: AtomicBool::new(false),
             nameless: AtomicUsize::new(0),
             orphans: Mutex::new([None; MOST_ORPHANS]),
         }
@@ -56,13 +59,30 @@ impl Volume {
         outcome.map_err(|fault| fault.on(self.device.name()).into())
     }
 
-    /// Refuses what would write.
-    pub fn check_writable(&self) -> Result<(), Fault> {
-        if self.is_writable() {
-            Ok(())
-        } else {
-            Err(Fault::Refused(Errno::EROFS))
+    /// Something is about to be changed: refuses it on a mount for reading, and sees to it that the disk
+    /// says that it is in use before anything else on it changes.
+    ///
+    /// NetBSD says so at mount. Said at the first change, a disk that was only read from stays as it is,
+    /// to the byte, and clean even if the power fails.
+    pub fn begin_change(&self) -> Result<(), Fault> {
+        if !self.is_writable() {
+            return Err(Fault::Refused(Errno::EROFS));
         }
+        if self.says_in_use.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let at = self.sb.location;
+        let fault = |errno| Fault::Device { at, errno };
+        let mut space = self.space.lock();
+        if let Some(space) = space.as_mut()
+            && !self.says_in_use.load(Ordering::Acquire)
+        {
+            let buf = space.store(&self.sb, &self.device, self.clean_in_use())?;
+            buf.bwrite().map_err(fault)?;
+            self.device.flush(Wait::Stable).map_err(fault)?;
+            self.says_in_use.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Whether it is mounted for writing.
@@ -156,7 +176,7 @@ impl Volume {
         Ok(snapshots.then_some("it has snapshots"))
     }
 
-    /// Makes it writable, and says so on the disk.
+    /// Makes it writable. The disk says so from the first change on: [`Volume::begin_change`].
     ///
     /// # Errors
     /// `EROFS`: it cannot be; a log line says why.
@@ -174,11 +194,8 @@ impl Volume {
         let was_clean = self.sb.clean == Clean::IS_CLEAN;
         self.leaves_clean.store(was_clean, Ordering::Release);
         let mut space = self.space.lock();
-        let mut loaded = Space::load(&self.sb, &self.device)?;
-        let buf = loaded.store(&self.sb, &self.device, self.clean_in_use())?;
-        let at = self.sb.location;
-        buf.bwrite().map_err(|errno| Fault::Device { at, errno })?;
-        *space = Some(loaded);
+        *space = Some(Space::load(&self.sb, &self.device)?);
+        self.says_in_use.store(false, Ordering::Release);
         self.writable.store(true, Ordering::Release);
         Ok(())
     }
@@ -205,9 +222,15 @@ impl Volume {
         Ok(())
     }
 
-    /// Ends writing: everything is on the disk, and then the superblock says so.
+    /// Ends writing: everything is on the disk, and then the superblock says so. A disk that was not
+    /// changed is not written to.
     pub fn close_for_writing(&self) -> Result<(), Fault> {
         if !self.is_writable() {
+            return Ok(());
+        }
+        if !self.says_in_use.load(Ordering::Acquire) {
+            self.writable.store(false, Ordering::Release);
+            *self.space.lock() = None;
             return Ok(());
         }
         self.allocator()?.finish()?;

@@ -221,3 +221,24 @@ fn a_volume_that_was_not_unmounted_is_mounted_for_writing_only_by_force() {
     rig.unmount();
     assert_eq!(Rig::with(rig.disk.bytes(), "").err(), Some(Errno::EROFS));
 }
+
+#[test]
+fn a_volume_that_is_only_read_from_stays_as_it_is_to_the_byte() {
+    let _lwp = attach(MEMORY);
+    let rig = Rig::new(make(kinds()[0]));
+    put(&rig, "/f", b"x").unwrap();
+    let bytes = rig.finish("filled");
+    let rig = Rig::with(bytes.clone(), "rw").unwrap();
+    assert_eq!(get(&rig, "/f").unwrap(), b"x");
+    rig.vfs.sync(rumpvfs::vnode::Wait::Stable).unwrap();
+    assert!(rig.disk.bytes() == bytes, "reading wrote to the disk");
+    rig.unmount();
+    assert!(rig.disk.bytes() == bytes, "unmounting wrote to the disk");
+    rig.mount("rw").unwrap();
+    put(&rig, "/f", b"y").unwrap();
+    assert!(
+        rig.disk.bytes() != bytes,
+        "the disk does not say that it is in use"
+    );
+    rig.finish("changed");
+}
