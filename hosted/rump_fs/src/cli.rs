@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// File-system images: list, read and copy what is on them, make and check them.
+/// File-system images: list, read, copy and change what is on them, make and check them.
 ///
 /// IMAGE is FILE or FILE:PARTITION; a partition is named by letter, number, label or wedge. Without one, the image itself or its
 /// only partition with a file system is taken.
@@ -86,53 +86,92 @@ pub enum Command {
         repair: bool,
         image: OsString,
     },
-    /// Copy files and directories to the image (refused: images are read-only)
-    Put(Words),
-    /// Make directories (refused: images are read-only)
-    Mkdir(Words),
-    /// Remove files (refused: images are read-only)
-    Rm(Words),
-    /// Rename files (refused: images are read-only)
-    Mv(Words),
-    /// Make links (refused: images are read-only)
-    Ln(Words),
-    /// Change modes (refused: images are read-only)
-    Chmod(Words),
-    /// Change owners (refused: images are read-only)
-    Chown(Words),
-    /// Change a file's size (refused: images are read-only)
-    Truncate(Words),
+    /// Copy files and directories of the host to the image
+    Put {
+        /// Keep times, modes, owners and hard links
+        #[arg(short)]
+        archive: bool,
+        image: OsString,
+        /// Paths on the host, then a directory of the image
+        #[arg(num_args = 2.., required = true, value_name = "HOST-PATH... DIR")]
+        paths: Vec<PathBuf>,
+    },
+    #[command(flatten)]
+    Change(Change),
 }
 
-impl Command {
-    /// As it is typed.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Command::Ls { .. } => "ls",
-            Command::Tree { .. } => "tree",
-            Command::Cat { .. } => "cat",
-            Command::Get { .. } => "get",
-            Command::Stat { .. } => "stat",
-            Command::Df { .. } => "df",
-            Command::Mkfs(_) => "mkfs",
-            Command::Check { .. } => "check",
-            Command::Put(_) => "put",
-            Command::Mkdir(_) => "mkdir",
-            Command::Rm(_) => "rm",
-            Command::Mv(_) => "mv",
-            Command::Ln(_) => "ln",
-            Command::Chmod(_) => "chmod",
-            Command::Chown(_) => "chown",
-            Command::Truncate(_) => "truncate",
-        }
-    }
+/// Changes of what is on an image.
+#[derive(Debug, Subcommand)]
+pub enum Change {
+    /// Make directories
+    Mkdir {
+        /// And those above them; those that are there are no errors
+        #[arg(short)]
+        parents: bool,
+        image: OsString,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Remove files
+    Rm {
+        /// And directories, with everything below them
+        #[arg(short)]
+        recursive: bool,
+        image: OsString,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Rename a file, or move files into a directory
+    Mv {
+        image: OsString,
+        #[arg(num_args = 2.., required = true, value_name = "FROM... TO")]
+        paths: Vec<PathBuf>,
+    },
+    /// Give a file a further name, or make a symbolic link
+    Ln {
+        /// A symbolic link
+        #[arg(short)]
+        symbolic: bool,
+        image: OsString,
+        target: PathBuf,
+        name: PathBuf,
+    },
+    /// Change permissions
+    Chmod {
+        image: OsString,
+        /// In octal
+        #[arg(value_parser = mode)]
+        mode: u32,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Change owner and group
+    Chown {
+        image: OsString,
+        /// UID, UID:GID or :GID, numbers
+        #[arg(value_parser = owner, value_name = "OWNER")]
+        owner: Owner,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// Cut files off, or extend them with holes; make those that are not there
+    Truncate {
+        /// The new size in bytes, with k, m, g or t
+        #[arg(short, value_parser = size)]
+        size: u64,
+        image: OsString,
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
 }
 
-/// The words of a command that changes an image.
-#[derive(Args, Debug)]
-pub struct Words {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-    pub words: Vec<OsString>,
+/// Whom files are to belong to; `None` stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The owner.
+    pub uid: Option<u32>,
+    /// The group.
+    pub gid: Option<u32>,
 }
 
 /// What to make.
@@ -178,6 +217,26 @@ fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "too large".to_owned())
 }
 
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0..=0o7777) => Ok(mode),
+        _ => Err("no mode in octal, 0 to 7777".to_owned()),
+    }
+}
+
+fn owner(text: &str) -> Result<Owner, String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+    let number = |text: &str| match text {
+        "" => Ok(None),
+        text => text.parse().map(Some),
+    };
+    match (number(uid), number(gid)) {
+        (Ok(None), Ok(None)) => Err("nobody".to_owned()),
+        (Ok(uid), Ok(gid)) => Ok(Owner { uid, gid }),
+        _ => Err("owners are numbers: UID, UID:GID or :GID".to_owned()),
+    }
+}
+
 fn size32(text: &str) -> Result<u32, String> {
     size(text)?.try_into().map_err(|_| "too large".to_owned())
 }
@@ -190,6 +249,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn owners_are_numbers_and_modes_octal() {
+        let (uid, gid) = (Some(5), Some(6));
+        assert_eq!(owner("5:6"), Ok(Owner { uid, gid }));
+        assert_eq!(owner(":6"), Ok(Owner { uid: None, gid }));
+        assert_eq!(owner("5"), Ok(Owner { uid, gid: None }));
+        assert!(owner("bin").is_err() && owner(":").is_err());
+        assert_eq!(mode("4755"), Ok(0o4755));
+        assert!(mode("u+x").is_err() && mode("10000").is_err());
     }
 
     #[test]

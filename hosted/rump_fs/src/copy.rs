@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use ukfs::{FileType, Image, Metadata, Shown, WallTime};
 
 /// Bytes read at once.
-const AT_ONCE: usize = 256 << 10;
+pub const AT_ONCE: usize = 256 << 10;
 /// What is all zeroes and as long as this becomes a hole.
 const HOLE: usize = 4096;
 
@@ -196,12 +196,10 @@ impl Copier<'_> {
             if count == 0 {
                 break;
             }
-            for piece in self.buffer.get(..count).unwrap_or_default().chunks(HOLE) {
-                if piece.iter().any(|byte| *byte != 0) {
-                    to.write_all_at(piece, at).map_err(told)?;
-                }
-                at += piece.len() as u64;
+            for (offset, run) in runs(self.buffer.get(..count).unwrap_or_default()) {
+                to.write_all_at(run, at + offset as u64).map_err(told)?;
             }
+            at += count as u64;
             self.bar.inc(count as u64);
         }
         // Behind the last byte written there may be a hole.
@@ -246,6 +244,24 @@ impl Copier<'_> {
     }
 }
 
+/// The parts of `bytes` that are not holes to be, with their offsets.
+pub fn runs(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let is_hole = |piece: &[u8]| piece.iter().all(|byte| *byte == 0);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = bytes.get(at..)?;
+        let skipped = rest.chunks(HOLE).take_while(|piece| is_hole(piece)).count();
+        let start = (at + skipped * HOLE).min(bytes.len());
+        let rest = bytes.get(start..).filter(|rest| !rest.is_empty())?;
+        let kept = rest
+            .chunks(HOLE)
+            .take_while(|piece| !is_hole(piece))
+            .count();
+        at = (start + kept * HOLE).min(bytes.len());
+        bytes.get(start..at).map(|run| (start, run))
+    })
+}
+
 /// Removes what has the name already, unless it is a directory.
 fn clear(target: &Path) -> io::Result<()> {
     match fs::remove_file(target) {
@@ -258,5 +274,22 @@ fn timespec(time: WallTime) -> rustix::fs::Timespec {
     rustix::fs::Timespec {
         tv_sec: time.seconds,
         tv_nsec: time.nanos.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_and_holes_alternate() {
+        let mut bytes = vec![0; 5 * HOLE + 10];
+        bytes[HOLE] = 1;
+        bytes[3 * HOLE - 1] = 1;
+        bytes[5 * HOLE + 9] = 1;
+        let found: Vec<(usize, usize)> = runs(&bytes).map(|(at, run)| (at, run.len())).collect();
+        assert_eq!(found, [(HOLE, 2 * HOLE), (5 * HOLE, 10)]);
+        assert_eq!(runs(&bytes[..HOLE]).count(), 0);
+        assert_eq!(runs(&[]).count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! File-system images on the command line: list, read and copy what is on them, make and check them, without root and
+//! File-system images on the command line: list, read, copy and change what is on them, make and check them, without root and
 //! without a driver.
 //!
 //! `rump_fs [--fstype T] [--log] [--readonly] [--memlimit SIZE] [--json] COMMAND … IMAGE …`; IMAGE is `FILE` or
@@ -11,9 +11,11 @@
 //!   system's: it holds a buffer and, of a tree, the names that are still to be visited.
 #![forbid(unsafe_code)]
 
+mod change;
 mod cli;
 mod copy;
 mod list;
+mod put;
 mod session;
 mod shown;
 mod tree;
@@ -63,13 +65,11 @@ fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
         Command::Df { image } => volume::df(session, image),
         Command::Mkfs(options) => volume::mkfs(session, options),
         Command::Check { repair, image } => volume::check(session, image, *repair),
-        Command::Put(words)
-        | Command::Mkdir(words)
-        | Command::Rm(words)
-        | Command::Mv(words)
-        | Command::Ln(words)
-        | Command::Chmod(words)
-        | Command::Chown(words)
-        | Command::Truncate(words) => Err(session::read_only(command.name(), &words.words)),
+        Command::Put {
+            archive,
+            image,
+            paths,
+        } => put::put(session, image, paths, *archive),
+        Command::Change(change) => change::change(session, change),
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::Cli;
 use indicatif::{ProgressBar, ProgressStyle};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -48,6 +48,7 @@ impl Failure {
 pub struct Session {
     options: Options,
     fstype: Option<String>,
+    readonly: bool,
     memory_limit: Option<usize>,
     /// Whether to answer in JSON.
     pub json: bool,
@@ -71,6 +72,7 @@ impl Session {
         Session {
             options,
             fstype: cli.fstype.clone(),
+            readonly: cli.readonly,
             memory_limit,
             json: cli.json,
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
@@ -81,6 +83,16 @@ impl Session {
     /// Opens an image to read.
     pub fn open(&self, image: &OsStr) -> Result<Image, Failure> {
         Ok(Image::open(Source::parse(image), self.options.clone())?)
+    }
+
+    /// Opens an image to change it.
+    pub fn open_to_write(&self, image: &OsStr) -> Result<Image, Failure> {
+        let source = Source::parse(image);
+        if self.readonly {
+            let sentence = format!("{source}: --readonly: Read-only file system");
+            return Err(Failure::Said(sentence));
+        }
+        Ok(Image::open(source, self.options.clone().write(true))?)
     }
 
     /// The budget that was asked for.
@@ -135,18 +147,6 @@ impl Session {
     pub fn status(&self) -> ExitCode {
         ExitCode::from(self.status)
     }
-}
-
-/// What a command that would change an image answers.
-pub fn read_only(command: &str, words: &[OsString]) -> Failure {
-    let words: Vec<String> = words
-        .iter()
-        .map(|word| Shown(Path::new(word)).to_string())
-        .collect();
-    Failure::Said(format!(
-        "{command} {}: not supported yet, images are read-only: Read-only file system (EROFS)",
-        words.join(" ")
-    ))
 }
 
 /// A bar for work on `bytes` bytes (0: nobody knows how many), if standard error is a terminal.

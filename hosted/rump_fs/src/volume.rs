@@ -107,7 +107,7 @@ pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), F
     if repair {
         session.raise(NOT_CHECKED);
         return Err(Failure::Said(format!(
-            "{source}: repairing is not supported yet, images are read-only: Read-only file system (EROFS)"
+            "{source}: repairing is not supported yet: Operation not supported (EOPNOTSUPP)"
         )));
     }
     if let Some(fstype) = session.fstype()

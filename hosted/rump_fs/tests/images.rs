@@ -194,7 +194,7 @@ fn what_fails_is_said_with_file_and_cause_and_status() {
     let zeroes = disk.image.with_file_name("zeroes");
     fs::write(&zeroes, vec![0; 1 << 20]).expect("a file");
     let zeroes = zeroes.to_str().expect("a name of ours");
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 13] = [
         (
             &["ls", "nowhere.img"],
             1,
@@ -219,8 +219,21 @@ fn what_fails_is_said_with_file_and_cause_and_status() {
             1,
             "there is no such kind of file system",
         ),
-        (&["mkdir", image, "/d"], 1, "Read-only file system"),
-        (&["check", "--repair", image], 8, "Read-only file system"),
+        (
+            &["--readonly", "mkdir", image, "/d"],
+            1,
+            "Read-only file system",
+        ),
+        (
+            &["mkdir", image, "/d/e"],
+            1,
+            "/d/e: No such file or directory",
+        ),
+        (
+            &["check", "--repair", image],
+            8,
+            "repairing is not supported",
+        ),
         (
             &["--memlimit", "4k", "ls", image],
             1,
@@ -285,6 +298,143 @@ fn a_volume_that_was_made_is_clean_and_empty() {
         "{}",
         text(&refused.stderr)
     );
+}
+
+/// A folder of the host with something of everything.
+fn fill(files: &Path) {
+    fs::create_dir_all(files.join("a/b/c")).expect("a folder");
+    for (name, size) in [
+        ("empty", 0),
+        ("a/small", 700),
+        ("a/b/large", 3 << 20),
+        ("a/b/c/odd", 98_765),
+    ] {
+        write_random(&files.join(name), size);
+    }
+    let mut holes = vec![0; 1 << 20];
+    holes[500_000] = 1;
+    fs::write(files.join("holes"), holes).expect("a file");
+    for number in 0..300 {
+        write_random(&files.join(format!("a/b/c/{number:0>40}")), number * 7);
+    }
+    std::os::unix::fs::symlink("a/small", files.join("link")).expect("a link");
+    std::os::unix::fs::symlink("a/".repeat(200), files.join("long-link")).expect("a link");
+    fs::hard_link(files.join("a/small"), files.join("second-name")).expect("a link");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
+    fs::set_permissions(files.join("a/small"), mode).expect("a mode");
+}
+
+#[test]
+fn a_tree_goes_in_and_comes_out_bit_by_bit_with_times_modes_and_links() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name);
+    for name in ["in", "out"] {
+        fs::create_dir(place(name)).expect("a folder");
+    }
+    fill(&place("in"));
+    let expected = Tree::of_folder(&place("in")).expect("our own");
+    for version in ["1", "2"] {
+        let image = place("disk.img");
+        succeeds(&run!("mkfs", "-O", version, "--size", "32m", &image));
+        succeeds(&run!("put", "-a", &image, &place("in").join("."), "/"));
+        succeeds(&run!("check", &image));
+        let (entries, tree) = tree_of(&image, "64g");
+        assert_same(&tree, &expected);
+        for entry in &entries {
+            let path = entry["path"].as_str().expect("a path");
+            let metadata = fs::symlink_metadata(place("in").join(path)).expect("our own");
+            assert_eq!(entry["mtime"], metadata.mtime(), "{path}");
+            assert_eq!(entry["mtime_nsec"], metadata.mtime_nsec(), "{path}");
+            assert_eq!(entry["uid"], metadata.uid(), "{path}");
+            if !metadata.is_symlink() {
+                assert_eq!(entry["mode"], format!("{:06o}", metadata.mode()), "{path}");
+            }
+            if metadata.is_file() {
+                assert_eq!(entry["nlink"], metadata.nlink(), "{path}");
+            }
+        }
+        // Over what is there.
+        succeeds(&run!("put", &image, &place("in").join("a"), "/"));
+        succeeds(&run!("check", &image));
+        succeeds(&run!("get", "-a", &image, "/", &place("out")));
+        assert_same(
+            &Tree::of_folder(&place("out")).expect("the copy"),
+            &expected,
+        );
+        succeeds(&run!(
+            "rm",
+            "-r",
+            &image,
+            "/a",
+            "/empty",
+            "/holes",
+            "/link",
+            "/long-link",
+            "/second-name"
+        ));
+        succeeds(&run!("check", &image));
+        assert!(run!("ls", &image).stdout.is_empty());
+        fs::remove_file(&image).expect("the image");
+    }
+}
+
+#[test]
+fn names_modes_owners_and_sizes_are_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &folder.path().join("disk.img");
+    succeeds(&run!("mkfs", "--size", "8m", image));
+    succeeds(&run!("mkdir", "-p", image, "/a/b/c", "/d"));
+    succeeds(&run!("truncate", "-s", "100k", image, "/a/f"));
+    succeeds(&run!("mv", image, "/a/f", "/d"));
+    succeeds(&run!("ln", image, "/d/f", "/g"));
+    succeeds(&run!("ln", "-s", image, "d/f", "/s"));
+    succeeds(&run!("chmod", image, "4711", "/g"));
+    succeeds(&run!("chown", image, "12:34", "/g"));
+    let listed = run!("--json", "ls", "-R", image);
+    succeeds(&listed);
+    let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let entry = |path: &str| {
+        let all = listed.as_array().expect("a list");
+        all.iter().find(|entry| entry["path"] == path).expect(path)
+    };
+    for name in ["/g", "/d/f"] {
+        let file = entry(name);
+        assert_eq!(file["mode"], "104711");
+        assert_eq!((&file["uid"], &file["gid"]), (&12.into(), &34.into()));
+        assert_eq!(
+            (&file["size"], &file["nlink"]),
+            (&102_400.into(), &2.into())
+        );
+    }
+    assert_eq!(entry("/s")["target"], "d/f");
+    assert_eq!(entry("/a/b/c")["nlink"], 2);
+    let not_empty = run!("mv", image, "/d", "/a/b/c", "/g");
+    assert_eq!(
+        not_empty.status.code(),
+        Some(1),
+        "{}",
+        text(&not_empty.stderr)
+    );
+    let full = run!("rm", image, "/d");
+    assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
+    succeeds(&run!("check", image));
+}
+
+#[test]
+fn an_image_that_is_too_small_says_so_and_stays_sound() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &folder.path().join("disk.img");
+    let file = &folder.path().join("file");
+    write_random(file, 6 << 20);
+    succeeds(&run!("mkfs", "--size", "4m", image));
+    let full = run!("put", image, file, "/");
+    assert_eq!(full.status.code(), Some(1));
+    assert!(
+        text(&full.stderr).contains("No space left"),
+        "{}",
+        text(&full.stderr)
+    );
+    succeeds(&run!("check", image));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::image::Mounted;
 use crate::metadata::Metadata;
 use rumpuser::Errno;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,6 +63,60 @@ impl File {
     /// `EIO` for what cannot be read, on a damaged image too.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         self.act(|file| file.read_at(buffer, offset))
+    }
+
+    /// Writes at `offset`.
+    ///
+    /// # Errors
+    /// As pwrite(2); `EBADF` for a file that was opened to be read.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize, Error> {
+        self.act(|file| file.write_at(bytes, offset))
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// As [`File::write_at`].
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.act(|file| {
+            let mut done = 0;
+            while let Some(rest @ [_, ..]) = bytes.get(done..) {
+                match file.write_at(rest, offset + done as u64)? {
+                    0 => return Err(Errno::EIO),
+                    count => done += count,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Cuts it off, or extends it with a hole.
+    ///
+    /// # Errors
+    /// As ftruncate(2).
+    pub fn set_len(&self, bytes: u64) -> Result<(), Error> {
+        self.act(|file| file.set_len(bytes))
+    }
+
+    /// Makes what was written stable.
+    ///
+    /// # Errors
+    /// `EIO` if something could not be written.
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.act(rump::fs::File::sync_all)
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.write_at(bytes, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+
+    /// Does nothing: there is no buffer but the kernel's. See [`File::sync_all`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -6,7 +6,9 @@ use crate::file::File;
 use crate::metadata::Metadata;
 use crate::source::{Attachment, Source};
 use rumpkern::kauth::Cred;
+use rumpkern::proc::Proc;
 use rumpuser::Errno;
+use rumpvfs::Vfs;
 use rumpvfs::mount::Mount;
 use rumpvfs::vfs::MountRequest;
 use rumpvfs::vfsops::StatVfs;
@@ -93,6 +95,16 @@ impl Mounted {
         let done = entered.and_then(|_entered| act());
         done.map_err(|errno| Error::of_file(&self.who, path, errno))
     }
+
+    /// The same, for what takes the file systems and the process.
+    pub(crate) fn call<T>(
+        &self,
+        path: &Path,
+        call: impl FnOnce(&Vfs, &Proc) -> Result<T, Errno>,
+    ) -> Result<T, Error> {
+        let attachment = &self.attachment;
+        self.act(path, || call(&attachment.vfs, &attachment.rump.proc))
+    }
 }
 
 /// A mounted image. Clones are the same image; it is unmounted with the last of them and of its open files.
@@ -120,6 +132,10 @@ impl Image {
         };
         let mount = attachment.vfs.mount(&Arc::new(Cred::root()), &request);
         let mount = mount.map_err(|errno| cannot_mount(&source, &options, errno))?;
+        if options.write {
+            let started = attachment.vfs.start_syncer(&attachment.rump.kernel);
+            started.map_err(|errno| attachment.error(errno))?;
+        }
         drop(entered);
         let who = source.to_string();
         Ok(Image {
@@ -130,6 +146,10 @@ impl Image {
                 who,
             }),
         })
+    }
+
+    pub(crate) fn mounted(&self) -> &Arc<Mounted> {
+        &self.mounted
     }
 
     /// What was opened.
@@ -241,9 +261,7 @@ impl Image {
 fn cannot_mount(source: &Source, options: &Options, errno: Errno) -> Error {
     let who = source.to_string();
     let why = match errno {
-        Errno::EROFS if options.write => {
-            "this file system cannot be written: Read-only file system"
-        }
+        Errno::EROFS if options.write => "it cannot be written: Read-only file system",
         Errno::EPERM => "its journal has to be replayed first: Operation not permitted",
         Errno::ENODEV => "there is no such kind of file system",
         Errno::EINVAL | Errno::EFTYPE => "it does not hold a sound file system of that kind",

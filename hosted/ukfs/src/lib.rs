@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! - [`Image`] is a mounted image: read, list, walk, look at. Its parts: [`File`] (which is `Read` and `Seek`), [`ReadDir`],
+//! - [`Image`] is a mounted image: read, list, walk, look at, change. Its parts: [`File`] (which is `Read`, `Write` and `Seek`), [`ReadDir`],
 //!   [`Walk`], [`Metadata`].
 //! - [`Source`] names an image as people do, `FILE` or `FILE:PARTITION`; [`partitions`] tells what partitions there are, by
 //!   MBR, GPT or BSD disklabel.
@@ -34,6 +34,7 @@
 //! Sources: NetBSD ukfs(3), the library of the same name and purpose.
 #![forbid(unsafe_code)]
 
+mod change;
 pub mod check;
 mod dir;
 mod disk;
