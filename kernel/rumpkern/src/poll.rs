@@ -83,7 +83,6 @@ impl SelInfo {
     /// Says that some of `events` have become true (selnotify). May be called with the object's lock held.
     /// Allocates nothing.
     pub fn notify(&self, events: Events) {
-        let events = events | Events::ALWAYS & events;
         let knotes = self.knotes.lock();
         for knote in knotes.iter() {
             let Some(knote) = knote.upgrade() else {
