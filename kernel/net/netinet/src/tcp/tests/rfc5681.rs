@@ -135,3 +135,23 @@ fn a_long_pause_starts_again_from_the_initial_window() {
     side.send(50 * MSS);
     assert_eq!(side.burst().len(), 10);
 }
+
+#[test]
+fn only_the_first_partial_acknowledgment_restarts_the_timer() {
+    let (mut side, una) = ten_in_flight();
+    for _ in 0..3 {
+        side.inject(seg(1, una));
+    }
+    side.burst();
+    side.now += MS;
+    side.inject(seg(1, una + MSS));
+    side.burst();
+    let after_the_first = side.tcb.deadline();
+    side.now += 5 * MS;
+    side.inject(seg(1, una + 3 * MSS));
+    side.burst();
+    assert_eq!(side.tcb.deadline(), after_the_first);
+    side.now += 5 * MS;
+    side.inject(seg(1, una + 10 * MSS));
+    assert_eq!(side.tcb.deadline(), None);
+}

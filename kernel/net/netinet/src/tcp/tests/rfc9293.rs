@@ -579,3 +579,17 @@ fn what_was_held_back_for_more_goes_when_nothing_is_in_flight() {
     side.inject(seg(1, 1001));
     side.expect(1001, 1, 300);
 }
+
+#[test]
+fn an_acknowledgment_does_not_open_the_window_by_a_sliver_either() {
+    let mut side = Side::established();
+    side.inject(seg(1, 1).data(4000));
+    side.inject(seg(4001, 1).data(4000));
+    side.burst();
+    assert!(!side.tcb.consumed(900));
+    side.inject(seg(8001, 1).data(1));
+    assert_eq!(side.expect(1, 8001, 0).header.window, 0);
+    side.tcb.consumed(100);
+    side.inject(seg(8001, 1).data(1));
+    assert_eq!(side.expect(1, 8001, 0).header.window, 1000);
+}

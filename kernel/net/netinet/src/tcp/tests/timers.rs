@@ -313,3 +313,18 @@ fn when_memory_is_short_a_connection_that_nobody_has_and_nobody_answers_is_given
     assert_eq!(side.sleep_until_timer(), Some(0));
     assert_eq!(side.state(), State::Closed);
 }
+
+#[test]
+fn karn_a_retransmission_that_carries_new_data_too_is_not_timed() {
+    let mut side = Side::established();
+    let base = side.tcb.rtt.rto();
+    side.send(10);
+    side.expect(1, 1, 10);
+    side.send(990);
+    side.expect_silence();
+    side.sleep_until_timer();
+    side.expect(1, 1, 1000);
+    side.now += MS;
+    side.inject(seg(1, 1001));
+    assert_eq!(side.tcb.rtt.rto(), 2 * base, "it may acknowledge the first");
+}
