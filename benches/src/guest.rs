@@ -27,11 +27,21 @@ pub enum Kind {
     Linux,
 }
 
+/// What a guest is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Serve the files on its disk.
+    Serve,
+    /// Read its disk, say how long that took, and end.
+    ReadRaw,
+}
+
 /// All that both guests need, made once.
 pub struct Kit {
     namespace: Namespace,
     folder: PathBuf,
-    image: PathBuf,
+    fileserver: PathBuf,
+    rawread: PathBuf,
     ffs: Disk,
     accel: &'static str,
 }
@@ -46,7 +56,8 @@ impl Kit {
         setup::need(&["makefs", "mke2fs", "cpio", "nginx", "wrk", "ip", "xz"]);
         let folder = scratch("benches");
         println!("building our guest …");
-        let image = image::image("fileserver");
+        let fileserver = image::image("fileserver");
+        let rawread = image::image("rawread");
         let ffs = Disk::of(
             Format {
                 version: 2,
@@ -76,7 +87,8 @@ impl Kit {
         Ok(Self {
             namespace,
             folder,
-            image,
+            fileserver,
+            rawread,
             ffs,
             accel,
         })
@@ -92,8 +104,8 @@ impl Kit {
         self.accel
     }
 
-    /// Starts a guest with `memory` KiB; `words` go to its command line.
-    pub fn start(&self, kind: Kind, memory: u32, words: &str) -> Result<Guest> {
+    /// Starts a guest with `memory` KiB, to do `job`.
+    pub fn start(&self, kind: Kind, memory: u32, job: Job) -> Result<Guest> {
         let console = self.folder.join(format!("{kind:?}.console"));
         fs::write(&console, "")?;
         let mut qemu = self.namespace.command(Path::new("qemu-system-x86_64"));
@@ -130,13 +142,19 @@ impl Kit {
         ]);
         let disk = match kind {
             Kind::Rump => {
-                let append = format!("ip={GUEST_ADDRESS}/24 {words}");
-                qemu.arg("-kernel")
-                    .arg(&self.image)
-                    .args(["-append", &append]);
+                let image = match job {
+                    Job::Serve => &self.fileserver,
+                    Job::ReadRaw => &self.rawread,
+                };
+                let append = format!("ip={GUEST_ADDRESS}/24");
+                qemu.arg("-kernel").arg(image).args(["-append", &append]);
                 self.ffs.image.clone()
             }
             Kind::Linux => {
+                let words = match job {
+                    Job::Serve => "",
+                    Job::ReadRaw => "rawread",
+                };
                 let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {words}");
                 qemu.arg("-kernel")
                     .arg(self.folder.join("vmlinuz"))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rump_tests::guest::GUEST_ADDRESS;
 
-use crate::guest::{Guest, Kind, Kit, LARGE, SMALL};
+use crate::guest::{Guest, Job, Kind, Kit, LARGE, SMALL};
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(GUEST_ADDRESS), 80);
 
@@ -23,7 +23,7 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Seconds from starting QEMU to the first complete 200.
 pub fn first_200(kit: &Kit, kind: Kind) -> Result<f64> {
-    let mut guest = kit.start(kind, PLENTY, "")?;
+    let mut guest = kit.start(kind, PLENTY, Job::Serve)?;
     Ok(wait_until_it_serves(kit, &mut guest, BOOT_LIMIT)?
         .context("it never served")?
         .as_secs_f64())
@@ -88,7 +88,7 @@ fn fetch_small(patience: Duration) -> Result<()> {
 /// The least memory, in MiB, with which it serves: found by halving, to a 32nd.
 pub fn least_memory(kit: &Kit, kind: Kind) -> Result<f64> {
     let serves = |memory: u32| -> Result<bool> {
-        let mut guest = kit.start(kind, memory, "")?;
+        let mut guest = kit.start(kind, memory, Job::Serve)?;
         Ok(wait_until_it_serves(kit, &mut guest, Duration::from_secs(20))?.is_some())
     };
     let (mut too_little, mut enough) = (1024, PLENTY);
@@ -124,7 +124,7 @@ pub struct Served {
 
 /// Boots a guest and puts it to work.
 pub fn served(kit: &Kit, kind: Kind, seconds: u32) -> Result<Served> {
-    let mut guest = kit.start(kind, PLENTY, "")?;
+    let mut guest = kit.start(kind, PLENTY, Job::Serve)?;
     wait_until_it_serves(kit, &mut guest, BOOT_LIMIT)?
         .with_context(|| format!("it never served:\n{}", guest.console()))?;
     let cold = fetch_large(kit)?;
@@ -182,7 +182,7 @@ fn wrk(kit: &Kit, connections: u32, seconds: u32) -> Result<f64> {
 
 /// MB/s of sequential reads, and reads of 4 KiB in a second, straight from the disk.
 pub fn raw_reads(kit: &Kit, kind: Kind) -> Result<(f64, f64)> {
-    let mut guest = kit.start(kind, PLENTY, "rawread")?;
+    let mut guest = kit.start(kind, PLENTY, Job::ReadRaw)?;
     guest.wait(Duration::from_secs(120))?;
     let console = guest.console();
     let of = |word: &str| -> Result<(f64, f64)> {

@@ -10,12 +10,12 @@ use std::time::Instant;
 use anyhow::Result;
 use rump_tests::random::Random;
 
-const SEQUENTIAL_TOTAL: u64 = 128 << 20;
+const SEQUENTIAL_TOTAL: u64 = 64 << 20;
 const SEQUENTIAL_PIECE: usize = 1 << 20;
 const RANDOM_COUNT: u64 = 8192;
 const RANDOM_PIECE: usize = 4096;
 
-/// Reads `device`, which holds at least 128 MiB.
+/// Reads `device`, which holds at least 64 MiB.
 pub fn run(device: &Path) -> Result<()> {
     let disk = OpenOptions::new()
         .read(true)
