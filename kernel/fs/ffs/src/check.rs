@@ -1,4 +1,4 @@
-//! Finds every inconsistency of a volume, as fsck_ffs(8) does. Changes nothing.
+//! Finds every inconsistency of a volume, as fsck_ffs(8) does; changes nothing. [`mod@repair`] repairs them.
 //!
 //! In phases, each of which relies on those before it:
 //!
@@ -20,6 +20,8 @@ pub mod blocks;
 pub mod finding;
 pub mod groups;
 pub mod names;
+mod rebuild;
+pub mod repair;
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -105,6 +107,11 @@ pub(crate) struct Check<'a> {
 /// # Errors
 /// [`Corrupt`] if no superblock passes; the device's error if it cannot be read.
 pub fn check(disk: &dyn Metadata) -> Result<Report, Fault> {
+    Ok(examine(disk)?.report)
+}
+
+/// Checks the volume on `disk`; what is known of it then.
+fn examine(disk: &dyn Metadata) -> Result<Check<'_>, Fault> {
     let sb = superblock::find(disk, Tolerance { force: true })?;
     if sb.old_tables {
         return Err(Corrupt::Superblock {
@@ -130,7 +137,7 @@ pub fn check(disk: &dyn Metadata) -> Result<Report, Fault> {
     check.check_blocks()?;
     check.check_names()?;
     check.check_groups()?;
-    Ok(check.report)
+    Ok(check)
 }
 
 impl Check<'_> {

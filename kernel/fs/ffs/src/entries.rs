@@ -284,7 +284,7 @@ pub fn first_unit(order: Order, own: u32, parent: u32) -> [u8; DIRBLKSIZ] {
 }
 
 /// Bytes of `unit` that its names do not need.
-fn room(
+pub(crate) fn room(
     shape: &Shape,
     unit: &[u8],
     offset: u64,
@@ -334,7 +334,7 @@ fn put_entry(
 }
 
 /// Puts an entry into a sound unit that has room for it.
-fn insert(unit: &mut [u8], order: Order, file: (u32, VnodeType), name: &[u8]) {
+pub(crate) fn insert(unit: &mut [u8], order: Order, file: (u32, VnodeType), name: &[u8]) {
     let need = entry_size(name.len());
     let mut at = 0;
     while at < unit.len() {

@@ -24,6 +24,8 @@ pub struct Truncate<'a> {
     pub device: &'a Devvp,
     /// Its blocks are in the buffer cache: a directory's, or a long link's.
     metadata: bool,
+    /// The inode becomes a free one with its first write.
+    erases: bool,
     /// Fragments freed.
     freed: u64,
     /// What was met first; the rest is freed all the same.
@@ -37,8 +39,22 @@ impl<'a> Truncate<'a> {
             sb,
             device,
             metadata: vtype != VnodeType::Reg,
+            erases: false,
             freed: 0,
             fault: None,
+        }
+    }
+
+    /// The same, of a file that nobody will use any more.
+    pub fn erasing(mut self) -> Truncate<'a> {
+        self.erases = true;
+        self
+    }
+
+    fn store(&self, inode: &Inode, wait: Wait) -> Result<(), Fault> {
+        match self.erases {
+            true => Inode::erase(self.sb, self.device, inode.ino, wait),
+            false => inode.store(self.sb, self.device, wait),
         }
     }
 
@@ -55,7 +71,7 @@ impl<'a> Truncate<'a> {
         inode.size = size;
         let keep = size.div_ceil(u64::from(sb.bsize));
         let Contents::Blocks { direct, indirect } = &mut inode.contents else {
-            return inode.store(sb, self.device, Wait::Started);
+            return self.store(inode, Wait::Started);
         };
         let (was_direct, was_indirect) = (*direct, *indirect);
         for pointer in direct.iter_mut().skip(keep as usize) {
@@ -67,9 +83,9 @@ impl<'a> Truncate<'a> {
             }
         }
         if was_direct.iter().chain(&was_indirect).all(|at| *at == 0) {
-            return inode.store(sb, self.device, Wait::Started);
+            return self.store(inode, Wait::Started);
         }
-        inode.store(sb, self.device, Wait::Stable)?;
+        self.store(inode, Wait::Stable)?;
         for (level, (address, first)) in was_indirect.into_iter().zip(firsts(sb)).enumerate() {
             let kept = keep.saturating_sub(first);
             let span = u64::from(sb.nindir).saturating_pow(level as u32 + 1);
@@ -86,7 +102,9 @@ impl<'a> Truncate<'a> {
         }
         let sectors = self.freed * u64::from(sb.fsize) / SECTOR_SIZE as u64;
         inode.blocks = inode.blocks.saturating_sub(sectors);
-        inode.store(sb, self.device, Wait::Started)?;
+        if !self.erases {
+            self.store(inode, Wait::Started)?;
+        }
         self.fault.map_or(Ok(()), Err)
     }
 

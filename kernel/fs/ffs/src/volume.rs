@@ -131,16 +131,17 @@ impl Volume {
         let (sb, device) = (&self.sb, &self.device);
         let attributes = Inode::attributes(sb, device, inode.ino)?;
         let mut space = self.allocator()?;
-        Truncate::new(sb, device, inode.vtype).cut(&mut space, inode, 0)?;
+        let cut = Truncate::new(sb, device, inode.vtype).erasing();
+        cut.cut(&mut space, inode, 0)?;
         if attributes.iter().any(|(address, _)| *address != 0) {
-            Inode::forget_attributes(sb, device, inode.ino)?;
-            for (address, bytes) in attributes {
-                if address != 0 {
-                    space.free(address as u64, bytes.div_ceil(sb.fsize))?;
-                }
+            // The inode that had them must not be on the disk any more, whatever else it had.
+            Inode::erase(sb, device, inode.ino, Wait::Stable)?;
+        }
+        for (address, bytes) in attributes {
+            if address != 0 {
+                space.free(address as u64, bytes.div_ceil(sb.fsize))?;
             }
         }
-        Inode::erase(sb, device, inode.ino)?;
         space.finish()
     }
 

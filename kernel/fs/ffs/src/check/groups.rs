@@ -18,15 +18,15 @@ use crate::raw::{self, RawCg, RawCsum, RawSuperblock};
 use crate::superblock::Format;
 
 /// What a group should hold.
-struct Right {
-    free: Vec<u8>,
-    used_inodes: Vec<u8>,
-    clusters: Vec<u8>,
-    cluster_sums: Vec<u32>,
-    fragments: u32,
-    count: FreeCount,
+pub(super) struct Right {
+    pub(super) free: Vec<u8>,
+    pub(super) used_inodes: Vec<u8>,
+    pub(super) clusters: Vec<u8>,
+    pub(super) cluster_sums: Vec<u32>,
+    pub(super) fragments: u32,
+    pub(super) count: FreeCount,
     /// ndir, nbfree, nifree, nffree.
-    counters: [i64; 4],
+    pub(super) counters: [i64; 4],
 }
 
 const COUNTERS: [&str; 4] = ["ndir", "nbfree", "nifree", "nffree"];
@@ -79,7 +79,7 @@ impl Check<'_> {
     }
 
     /// What group `cg` should hold.
-    fn right(&self, cg: u32) -> Right {
+    pub(super) fn right(&self, cg: u32) -> Right {
         let sb = &self.sb;
         let fragments = (sb.cgend(cg) - sb.cgbase(cg)) as u32;
         let mut free = vec![0; sb.fpg.div_ceil(8) as usize];

@@ -26,32 +26,20 @@ impl Inode {
     }
 
     /// Makes the inode on the disk a free one, which keeps its generation.
-    pub fn erase(sb: &Superblock, device: &Devvp, ino: u32) -> Result<(), Fault> {
-        edit(sb, device, ino, Wait::Started, |bytes| {
-            let generation = if sb.format.is_ufs2() {
-                80..84
-            } else {
-                108..112
-            };
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                if !generation.contains(&at) {
-                    *byte = 0;
-                }
-            }
+    pub fn erase(sb: &Superblock, device: &Devvp, ino: u32, wait: Wait) -> Result<(), Fault> {
+        edit(sb, device, ino, wait, |bytes| {
+            Inode::clear(sb.format.is_ufs2(), bytes);
         })
     }
 
-    /// Makes the attribute area of inode `ino` empty; the disk knows when this returns.
-    pub(crate) fn forget_attributes(
-        sb: &Superblock,
-        device: &Devvp,
-        ino: u32,
-    ) -> Result<(), Fault> {
-        edit(sb, device, ino, Wait::Stable, |bytes| {
-            if let Some(area) = bytes.get_mut(92..112) {
-                area.fill(0);
+    /// Makes the inode in `bytes` a free one.
+    pub(crate) fn clear(is_ufs2: bool, bytes: &mut [u8]) {
+        let generation = if is_ufs2 { 80..84 } else { 108..112 };
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            if !generation.contains(&at) {
+                *byte = 0;
             }
-        })
+        }
     }
 
     /// Mode and generation of inode `ino`, which is to be a free one.

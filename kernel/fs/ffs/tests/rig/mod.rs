@@ -4,6 +4,7 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
+use rumpfs_ffs::check::repair::Repairable;
 use rumpfs_ffs::check::{Report, check};
 use rumpfs_ffs::disk::Metadata;
 use rumpfs_ffs::mkfs::{Options, Plan};
@@ -51,6 +52,24 @@ impl Metadata for Bytes<'_> {
         let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
         let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
         visit(self.0.get(start..end).ok_or(Errno::EINVAL)?);
+        Ok(())
+    }
+}
+
+/// An image to be repaired.
+pub struct Image(pub Vec<u8>);
+
+impl Metadata for Image {
+    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        Bytes(&self.0).read(offset, len, visit)
+    }
+}
+
+impl Repairable for Image {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let place = self.0.get_mut(start..start + bytes.len());
+        place.ok_or(Errno::EINVAL)?.copy_from_slice(bytes);
         Ok(())
     }
 }
