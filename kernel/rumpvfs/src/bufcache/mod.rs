@@ -51,6 +51,8 @@ struct Entry {
     frame: Option<Frame>,
     /// The disk does not have these contents yet.
     dirty: bool,
+    /// The last attempt to write it failed.
+    failed: bool,
     /// The device, as long as it has to be written.
     device: Option<Arc<dyn BlockIo>>,
 }
@@ -174,6 +176,7 @@ impl BufCache {
                 bytes,
                 frame: None,
                 dirty: false,
+                failed: false,
                 device: None,
             };
             if state.table.insert(key, entry).is_ok() {
@@ -248,6 +251,7 @@ impl BufCache {
             let now = dirty.is_some();
             state.dirty = state.dirty + usize::from(now) - usize::from(entry.dirty);
             entry.dirty = now;
+            entry.failed = false;
             entry.device = dirty;
         }
         state.table.touch(&key);
@@ -306,42 +310,56 @@ impl BufCache {
                 key.1
             );
         }
-        self.state.lock().writing -= 1;
-        self.settle(key, frame, result.is_err().then_some(device));
+        let failed = result.is_err();
+        self.settle(key, frame, failed.then_some(device));
+        // Only now: who waits for all writes then looks which failed.
+        let mut state = self.state.lock();
+        state.writing -= 1;
+        if let Some(entry) = state.table.peek_mut(&key) {
+            entry.failed |= failed;
+        }
+        drop(state);
+        self.settled.notify_all();
     }
 
     /// Writes every dirty buffer of `device`.
     fn flush(self: &Arc<Self>, device: &Arc<dyn BlockIo>, wait: Wait) -> Result<(), Errno> {
         let mut after = None;
-        let mut tried = 0;
+        let mut state = self.state.lock();
         loop {
-            let mut state = self.state.lock();
             // By sector, each once: one that cannot be written stays dirty.
-            let dirty = state.table.oldest_first().filter(|(key, entry)| {
-                key.0 == device.dev() && entry.dirty && entry.frame.is_some() && Some(**key) > after
-            });
+            let dirty = state
+                .table
+                .oldest_first()
+                .filter(|(key, entry)| key.0 == device.dev() && entry.dirty && Some(**key) > after);
             let Some(key) = dirty.map(|(key, _)| *key).min() else {
                 break;
             };
-            let taken = take(&mut state, &key);
-            drop(state);
-            if let Some((device, frame, bytes)) = taken {
-                self.start_write(device, key, frame, bytes);
-                tried += 1;
+            match take(&mut state, &key) {
+                Some((device, frame, bytes)) => {
+                    drop(state);
+                    self.start_write(device, key, frame, bytes);
+                    state = self.state.lock();
+                }
+                // Somebody changes it just now, or writes it.
+                None if wait == Wait::Stable => {
+                    state = self.settled.wait(state);
+                    continue;
+                }
+                None => {}
             }
             after = Some(key);
         }
-        if wait == Wait::Started || tried == 0 {
+        if wait == Wait::Started {
             return Ok(());
         }
-        let mut state = self.state.lock();
         while state.writing > 0 {
             state = self.settled.wait(state);
         }
         let failed = state
             .table
             .oldest_first()
-            .any(|(key, entry)| key.0 == device.dev() && entry.dirty && Some(*key) <= after);
+            .any(|(key, entry)| key.0 == device.dev() && entry.failed);
         if failed { Err(Errno::EIO) } else { Ok(()) }
     }
 
