@@ -11,9 +11,9 @@ pub fn change(session: &mut Session, change: &Change) -> Result<(), Failure> {
     let image = session.open_to_write(change.image())?;
     let done = apply(session, &image, change);
     // What was done before something failed stays, and is written.
-    let closed = image.close();
+    let closed = session.close(image);
     done?;
-    Ok(closed?)
+    closed
 }
 
 fn apply(session: &mut Session, image: &Image, change: &Change) -> Result<(), Failure> {

@@ -46,8 +46,7 @@ pub enum Command {
         #[arg(short = 'R')]
         recursive: bool,
         image: OsString,
-        #[arg(default_value = "/")]
-        path: PathBuf,
+        path: Option<PathBuf>,
     },
     /// Show everything below a directory
     Tree {
@@ -58,8 +57,7 @@ pub enum Command {
         #[arg(long, value_name = "SIZE", value_parser = size, default_value = "64g", requires = "hash")]
         largest: u64,
         image: OsString,
-        #[arg(default_value = "/")]
-        path: PathBuf,
+        path: Option<PathBuf>,
     },
     /// Write a file to standard output
     Cat { image: OsString, path: PathBuf },
@@ -86,6 +84,8 @@ pub enum Command {
         repair: bool,
         image: OsString,
     },
+    /// Read commands: those here without IMAGE, cd, pwd, sync, exit
+    Sh { image: OsString },
     /// Copy files and directories of the host to the image
     Put {
         /// Keep times, modes, owners and hard links

@@ -64,11 +64,12 @@ impl Entry {
 pub fn ls(
     session: &mut Session,
     image: &OsStr,
-    path: &Path,
+    path: Option<&Path>,
     long: bool,
     recursive: bool,
 ) -> Result<(), Failure> {
     let image = session.open(image)?;
+    let path = path.unwrap_or(session.here());
     let metadata = image.metadata(path)?;
     let mut listing = Listing {
         session,

@@ -17,6 +17,7 @@ mod copy;
 mod list;
 mod put;
 mod session;
+mod shell;
 mod shown;
 mod tree;
 mod volume;
@@ -48,13 +49,13 @@ fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
             recursive,
             image,
             path,
-        } => list::ls(session, image, path, *long, *recursive),
+        } => list::ls(session, image, path.as_deref(), *long, *recursive),
         Command::Tree {
             hash,
             largest,
             image,
             path,
-        } => tree::tree(session, image, path, hash.then_some(*largest)),
+        } => tree::tree(session, image, path.as_deref(), hash.then_some(*largest)),
         Command::Cat { image, path } => copy::cat(session, image, path),
         Command::Get {
             archive,
@@ -65,6 +66,7 @@ fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
         Command::Df { image } => volume::df(session, image),
         Command::Mkfs(options) => volume::mkfs(session, options),
         Command::Check { repair, image } => volume::check(session, image, *repair),
+        Command::Sh { image } => shell::sh(session, image),
         Command::Put {
             archive,
             image,

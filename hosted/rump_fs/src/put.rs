@@ -34,9 +34,9 @@ pub fn put(
     putter.bar.finish_and_clear();
     drop(putter);
     // What was copied before something failed stays, and is written.
-    let closed = image.close();
+    let closed = session.close(image);
     done?;
-    Ok(closed?)
+    closed
 }
 
 struct Putter<'a> {

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use ukfs::{Image, Options, Shown, Source};
+use ukfs::{Errno, Image, Options, Shown, Source};
 
 /// Why a command ended.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct Session {
     options: Options,
     fstype: Option<String>,
     readonly: bool,
+    /// The image of a shell.
+    kept: Option<Image>,
     memory_limit: Option<usize>,
     /// Whether to answer in JSON.
     pub json: bool,
@@ -73,6 +75,7 @@ impl Session {
             options,
             fstype: cli.fstype.clone(),
             readonly: cli.readonly,
+            kept: None,
             memory_limit,
             json: cli.json,
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
@@ -82,6 +85,9 @@ impl Session {
 
     /// Opens an image to read.
     pub fn open(&self, image: &OsStr) -> Result<Image, Failure> {
+        if let Some(kept) = &self.kept {
+            return Ok(kept.clone());
+        }
         Ok(Image::open(Source::parse(image), self.options.clone())?)
     }
 
@@ -92,7 +98,52 @@ impl Session {
             let sentence = format!("{source}: --readonly: Read-only file system");
             return Err(Failure::Said(sentence));
         }
+        if let Some(kept) = &self.kept {
+            return Ok(kept.clone());
+        }
         Ok(Image::open(source, self.options.clone().write(true))?)
+    }
+
+    /// Ends the work on an image that was changed: everything is written.
+    pub fn close(&self, image: Image) -> Result<(), Failure> {
+        match self.kept {
+            Some(_) => Ok(image.sync()?),
+            None => Ok(image.close()?),
+        }
+    }
+
+    /// Opens an image that all commands from now on use: to be changed, if it can be.
+    pub fn keep_open(&mut self, image: &OsStr) -> Result<Image, Failure> {
+        let opened = match self.readonly {
+            true => self.open(image),
+            false => match self.open_to_write(image) {
+                Err(Failure::Image(error)) if error.errno() == Errno::EROFS => {
+                    self.readonly = true;
+                    eprintln!("rump_fs: {error}: opened to be read");
+                    self.open(image)
+                }
+                opened => opened,
+            },
+        };
+        let opened = opened?;
+        self.kept = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Closes what [`Session::keep_open`] opened.
+    pub fn let_go(&mut self) -> Result<(), Failure> {
+        match self.kept.take() {
+            Some(image) => Ok(image.close()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Where a path is that was not given: the root, or in a shell the current directory.
+    pub fn here(&self) -> &'static Path {
+        match self.kept {
+            Some(_) => Path::new("."),
+            None => Path::new("/"),
+        }
     }
 
     /// The budget that was asked for.

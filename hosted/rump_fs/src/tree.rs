@@ -15,10 +15,11 @@ const AT_ONCE: usize = 256 << 10;
 pub fn tree(
     session: &mut Session,
     image: &OsStr,
-    path: &Path,
+    path: Option<&Path>,
     largest: Option<u64>,
 ) -> Result<(), Failure> {
     let image = session.open(image)?;
+    let path = path.unwrap_or(session.here());
     // Not there, not a tree.
     image.metadata(path)?;
     let used = image.statvfs()?;

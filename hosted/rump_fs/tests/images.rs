@@ -421,6 +421,34 @@ fn names_modes_owners_and_sizes_are_changed() {
 }
 
 #[test]
+fn a_shell_obeys_line_after_line_and_remembers_where_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &folder.path().join("disk.img");
+    succeeds(&run!("mkfs", "--size", "8m", image));
+    let shell = |lines: &str| {
+        let lines_of = folder.path().join("lines");
+        fs::write(&lines_of, lines).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rump_fs"));
+        command.arg("sh").arg(image);
+        command.stdin(fs::File::open(&lines_of).expect("the file"));
+        command.output().expect("rump_fs runs")
+    };
+    let lines = "mkdir -p 'with space/b'\ncd with\\ space\ntruncate -s 5 f\nmv f b\ncd b\npwd\nls\ncd ..\nls -R\nexit\nls /\n";
+    let output = shell(lines);
+    succeeds(&output);
+    let said = text(&output.stdout).to_owned();
+    assert!(said.contains("/with space/b\n"), "{said}");
+    assert!(said.contains(".:\nb\n\n./b:\nf\n"), "{said}");
+    succeeds(&run!("check", image));
+    let output = shell("ls /nothing\nfrobnicate\nmkfs\n'open\npwd\n");
+    assert_eq!(output.status.code(), Some(1));
+    let complaints = text(&output.stderr);
+    for word in ["/nothing: No such", "frobnicate", "not while", "quote"] {
+        assert!(complaints.contains(word), "{word}: {complaints}");
+    }
+}
+
+#[test]
 fn an_image_that_is_too_small_says_so_and_stays_sound() {
     let folder = tempfile::tempdir().expect("a folder");
     let image = &folder.path().join("disk.img");

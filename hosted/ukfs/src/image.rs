@@ -171,6 +171,16 @@ impl Image {
         self.mounted.act(Path::new("/"), || mount.statvfs())
     }
 
+    /// Where relative paths start from now on, for all who use the image; at first the root.
+    ///
+    /// # Errors
+    /// As chdir(2).
+    pub fn set_current_dir(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let bytes = path.as_os_str().as_bytes();
+        self.mounted.call(path, |vfs, proc| vfs.chdir(proc, bytes))
+    }
+
     /// Opens the file at `path` to read.
     ///
     /// # Errors
@@ -254,7 +264,10 @@ impl Image {
         let busy = |who: &str| Error::of_file(who, root, Errno::EBUSY);
         let who = mounted.who.clone();
         let mounted = Arc::get_mut(&mut mounted).ok_or_else(|| busy(&who))?;
-        mounted.act(root, || mounted.attachment.vfs.unmount(&mounted.mount))
+        mounted.call(root, |vfs, proc| {
+            drop(proc.set_cwd(None));
+            vfs.unmount(&mounted.mount)
+        })
     }
 }
 
