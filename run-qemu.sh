@@ -261,7 +261,8 @@ choose_port() {
 }
 
 add_network() {
-  local device=virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56
+  # No ROM: nothing boots from the network, and the firmware need not look at it.
+  local device=virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile=
   case $net in
     none) ;;
     user)

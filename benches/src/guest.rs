@@ -138,7 +138,7 @@ impl Kit {
         qemu.args(["-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no"]);
         qemu.args([
             "-device",
-            "virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56",
+            "virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile=",
         ]);
         let disk = match kind {
             Kind::Rump => {

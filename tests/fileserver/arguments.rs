@@ -81,3 +81,26 @@ fn a_memory_limit_is_kept_to() {
     assert_eq!(guest.get("/100k.bin").body.len(), 100 << 10);
     assert_sane(&guest);
 }
+
+#[test]
+fn the_console_answers_and_halts() {
+    let disk = small_disk();
+    let mut guest = Boot::new(fileserver()).disk(&disk.image).start().serving();
+    for (typed, answer) in [
+        ("help", "halt"),
+        ("vmstat", "free "),
+        ("nonsense", "try help"),
+    ] {
+        guest.type_text(&format!("{typed}\n"));
+        guest.wait_for(answer, SOON);
+    }
+    guest.type_text("halt\n");
+    assert_eq!(guest.exit_status(SOON), 0);
+    assert_sane(&guest);
+}
+
+#[test]
+fn the_image_is_small() {
+    let size = std::fs::metadata(fileserver()).expect("the image").len();
+    assert!(size < 1_500_000, "{size} bytes");
+}
