@@ -305,6 +305,15 @@ pub fn remove_file(path: impl AsRef<[u8]>) -> Result<(), Errno> {
     vfs.unlink(&proc, path.as_ref())
 }
 
+/// Makes the symbolic link `link`, which leads to `target`.
+///
+/// # Errors
+/// As symlink(2).
+pub fn symlink(target: impl AsRef<[u8]>, link: impl AsRef<[u8]>) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.symlink(&proc, target.as_ref(), link.as_ref())
+}
+
 /// Renames a file, replacing what has the new name.
 ///
 /// # Errors
