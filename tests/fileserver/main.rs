@@ -8,6 +8,7 @@ mod disks;
 mod frames;
 mod hostile_disks;
 mod requests;
+mod webdav;
 
 use std::path::PathBuf;
 

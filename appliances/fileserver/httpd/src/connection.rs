@@ -1,20 +1,30 @@
 //! One client: what has been read, what is being sent, and what comes next.
 
-use crate::http::answer::{self, FileFacts};
-use crate::http::head::{ETag, Head, Status, short_answer};
-use crate::http::request::{HEAD_MAX, Method, Parsed, Request};
-use crate::http::target::Encoded;
-use crate::listing::Listing;
-use alloc::format;
-use alloc::string::String;
+use crate::change;
+use crate::dav::question::BODY_MAX;
+use crate::http::body::{BodyLength, Decoder};
+use crate::http::head::{Status, short_answer};
+use crate::http::request::{HEAD_MAX, Parsed, Request};
+use crate::respond::{self, Body, Outgoing, Plan, Sink};
+use crate::task::Task;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
-use rump::fs::{self, File, FileType};
 use rump::net::TcpStream;
 use rump::{Errno, Instant, thread};
+use rumpkern::kmem;
 
 /// Bytes asked of a socket at once. Most heads fit into the first.
 const READ_STEP: usize = 1024;
+
+/// Bytes of a body asked of a socket at once.
+const RECEIVE_STEP: usize = 16 << 10;
+
+/// What tells a client that waits with its body to go on (RFC 9110 §15.2.1).
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The slowest that a body may come, after its first minute.
+const RECEIVE_BYTES_PER_SECOND: u64 = 256;
 
 /// Bytes of a file handed to a socket at once.
 const SEND_STEP: usize = 64 << 10;
@@ -24,6 +34,9 @@ const TURN: usize = 256 << 10;
 
 /// Bytes of a body that nobody wants, read so that the answer is not destroyed by a reset.
 const DRAIN_MAX: usize = 256 << 10;
+
+/// The longest body that is read although its request is refused, so that the connection can go on.
+const SKIP_MAX: u64 = 64 << 10;
 
 /// How long a connection may stay without a request.
 const IDLE_MAX: Duration = Duration::from_secs(75);
@@ -39,9 +52,6 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A pause for the pagedaemon when there was no memory.
 const STARVED_PAUSE: Duration = Duration::from_millis(2);
-
-/// The path of the kernel's counters; it hides a file of that name.
-const METRICS: &[u8] = b"/.metrics";
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,10 @@ pub enum Next {
 enum State {
     /// A head is awaited, or has come in part.
     Reading,
+    /// The body of a request is awaited.
+    Receiving(Box<Incoming>),
+    /// Something that takes long is being done.
+    Working(Box<Working>),
     /// An answer is on its way.
     Sending(Outgoing),
     /// The last answer was sent, and our side is shut; the other's end is awaited, so that the
@@ -67,19 +81,20 @@ enum State {
     Draining { left: usize },
 }
 
-/// An answer on its way.
-struct Outgoing {
-    text: String,
-    sent: usize,
-    body: Body,
-    keep_alive: bool,
+/// A request whose body is on its way.
+struct Incoming {
+    request: Box<Request>,
+    decoder: Decoder,
+    sink: Sink,
+    /// How much of [`CONTINUE`] was sent.
+    greeted: usize,
+    received: u64,
 }
 
-/// What follows the text of an answer.
-enum Body {
-    Nothing,
-    File { file: File, at: u64, end: u64 },
-    Listing(Listing),
+/// A request that takes long.
+struct Working {
+    request: Box<Request>,
+    task: Task,
 }
 
 /// One client.
@@ -128,6 +143,11 @@ impl Connection {
         match &self.state {
             State::Reading if self.input.is_empty() => now - self.active > IDLE_MAX,
             State::Reading => now - self.since > HEAD_TIME_MAX,
+            State::Receiving(incoming) => {
+                let earned = Duration::from_secs(incoming.received / RECEIVE_BYTES_PER_SECOND);
+                now - self.active > STALL_MAX || now - self.since > STALL_MAX + earned
+            }
+            State::Working(_) => false,
             State::Sending(_) => now - self.active > STALL_MAX,
             State::Draining { .. } => now - self.since > DRAIN_TIME_MAX,
         }
@@ -141,6 +161,8 @@ impl Connection {
             let idle = self.is_idle();
             let step = match &mut self.state {
                 State::Reading => self.read_request(root, wall),
+                State::Receiving(_) => self.receive(&mut turn, root, wall),
+                State::Working(_) => self.work(&mut turn, root, wall),
                 State::Sending(_) => self.send(&mut turn),
                 State::Draining { .. } => self.drain(),
             };
@@ -171,7 +193,7 @@ impl Connection {
                         // An idle connection holds no buffer.
                         self.input = Vec::new();
                     }
-                    self.state = State::Sending(respond(&request, root, wall));
+                    self.begin(request, root, wall);
                     return Ok(());
                 }
                 Ok(Parsed::Partial) => {}
@@ -196,6 +218,105 @@ impl Connection {
             Err(Errno::EAGAIN) => Err(Step::Wait(Next::Readable)),
             Err(_) => Err(Step::Close),
         }
+    }
+
+    /// Starts on a request whose head has come.
+    fn begin(&mut self, request: Box<Request>, root: &[u8], wall: i64) {
+        let sink = match respond::plan(&request, root, wall) {
+            Plan::Work(task) => {
+                self.state = State::Working(Box::new(Working { request, task }));
+                return;
+            }
+            Plan::Answer(answer) => match is_skipped(&request, &answer) {
+                Some(false) => {
+                    // What follows cannot be found, so the answer must say that this is the end.
+                    self.state = State::Sending(answer.last());
+                    return;
+                }
+                Some(true) => Sink::Skip(answer),
+                None => {
+                    self.state = State::Sending(answer);
+                    return;
+                }
+            },
+            Plan::Receive(sink) => sink,
+        };
+        let waits = request.expects_continue && request.has_body();
+        self.state = State::Receiving(Box::new(Incoming {
+            decoder: Decoder::new(request.body),
+            sink,
+            greeted: if waits { 0 } else { CONTINUE.len() },
+            received: 0,
+            request,
+        }));
+    }
+
+    fn receive(&mut self, turn: &mut usize, root: &[u8], wall: i64) -> Result<(), Step> {
+        let State::Receiving(incoming) = &mut self.state else {
+            return Ok(());
+        };
+        if incoming.decoder.is_done() {
+            if let State::Receiving(incoming) = core::mem::replace(&mut self.state, State::Reading)
+            {
+                self.state = State::Sending(incoming.finish(root, wall));
+            }
+            return Ok(());
+        }
+        if !self.input.is_empty() {
+            let input = core::mem::take(&mut self.input);
+            return self.take(&input, turn, wall);
+        }
+        if let Some(rest) = CONTINUE
+            .get(incoming.greeted..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let count = self.stream.send(rest, false).map_err(Step::from_send)?;
+            incoming.greeted += count;
+            return Ok(());
+        }
+        let want = incoming.decoder.wanted().min(RECEIVE_STEP as u64) as usize;
+        // Held no longer than this call: whoever waits holds no buffer.
+        let mut buffer = kmem::try_vec(want).map_err(|_| Step::Starved)?;
+        buffer.resize(want, 0);
+        match self.stream.read(&mut buffer) {
+            // A part of a file is none.
+            Ok(0) => Err(Step::Close),
+            Ok(count) => self.take(buffer.get(..count).unwrap_or(&buffer), turn, wall),
+            Err(Errno::EAGAIN) => Err(Step::Wait(Next::Readable)),
+            Err(_) => Err(Step::Close),
+        }
+    }
+
+    /// Takes bytes that have come: of the body, and perhaps of the next request.
+    fn take(&mut self, bytes: &[u8], turn: &mut usize, wall: i64) -> Result<(), Step> {
+        let State::Receiving(incoming) = &mut self.state else {
+            return Ok(());
+        };
+        *turn = turn.saturating_sub(bytes.len());
+        match incoming.take(bytes) {
+            Ok(consumed) => self.input = bytes.get(consumed..).unwrap_or(b"").to_vec(),
+            Err(status) => {
+                let answer = respond::short(&incoming.request, status, false, wall);
+                self.state = State::Sending(answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a step of what takes long.
+    fn work(&mut self, turn: &mut usize, root: &[u8], wall: i64) -> Result<(), Step> {
+        let State::Working(working) = &mut self.state else {
+            return Ok(());
+        };
+        match working.task.step() {
+            None => *turn = 0,
+            Some(outcome) => {
+                let request = &working.request;
+                let answer = respond::answer_outcome(request, root, &outcome, wall);
+                self.state = State::Sending(answer);
+            }
+        }
+        Ok(())
     }
 
     fn send(&mut self, turn: &mut usize) -> Result<(), Step> {
@@ -226,6 +347,18 @@ impl Connection {
                 Ok(())
             }
             Body::Listing(listing) => match listing.next_piece() {
+                Ok(Some(piece)) => {
+                    outgoing.text = piece;
+                    outgoing.sent = 0;
+                    Ok(())
+                }
+                Ok(None) => {
+                    outgoing.body = Body::Nothing;
+                    Ok(())
+                }
+                Err(_) => Err(Step::Close),
+            },
+            Body::Propfind(propfind) => match propfind.next_piece() {
                 Ok(Some(piece)) => {
                     outgoing.text = piece;
                     outgoing.sent = 0;
@@ -270,6 +403,54 @@ impl Connection {
     }
 }
 
+/// Whether the body of a request that is answered already is to be read and thrown away, so that the
+/// connection can go on; `None`: there is none, or the connection ends anyway.
+fn is_skipped(request: &Request, answer: &Outgoing) -> Option<bool> {
+    if !request.has_body() || !answer.keep_alive {
+        return None;
+    }
+    let is_short = matches!(request.body, BodyLength::Bytes(count) if count <= SKIP_MAX);
+    // One that waits to be told will not send it.
+    Some(is_short && !request.expects_continue)
+}
+
+impl Incoming {
+    /// Takes bytes of the body; answers how many were of it.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, Status> {
+        let mut at = 0;
+        while at < bytes.len() && !self.decoder.is_done() {
+            let rest = bytes.get(at..).unwrap_or(b"");
+            let decoded = self.decoder.decode(rest).map_err(|_| Status::BAD_REQUEST)?;
+            let data = rest.get(decoded.data).unwrap_or(b"");
+            match &mut self.sink {
+                Sink::Upload(upload) => upload.write(data)?,
+                Sink::Text(text) if text.len() + data.len() > BODY_MAX => {
+                    return Err(Status::CONTENT_TOO_LARGE);
+                }
+                Sink::Text(text) => {
+                    text.try_reserve(data.len())
+                        .map_err(|_| Status::SERVICE_UNAVAILABLE)?;
+                    text.extend_from_slice(data);
+                }
+                Sink::Skip(_) => {}
+            }
+            at += decoded.consumed;
+        }
+        self.received += at as u64;
+        Ok(at)
+    }
+
+    /// The body has come wholly.
+    fn finish(self, root: &[u8], wall: i64) -> Outgoing {
+        let request = &self.request;
+        match self.sink {
+            Sink::Upload(upload) => change::finish_put(request, upload, wall),
+            Sink::Text(body) => respond::answer_question(request, root, &body, wall),
+            Sink::Skip(answer) => answer,
+        }
+    }
+}
+
 /// Why a step did not get on.
 enum Step {
     Wait(Next),
@@ -286,147 +467,4 @@ impl Step {
             _ => Step::Close,
         }
     }
-}
-
-impl Outgoing {
-    fn text(text: String, keep_alive: bool) -> Outgoing {
-        Outgoing {
-            text,
-            sent: 0,
-            body: Body::Nothing,
-            keep_alive,
-        }
-    }
-}
-
-/// Decides what to answer.
-fn respond(request: &Request, root: &[u8], wall: i64) -> Outgoing {
-    let head_only = request.method == Method::Head;
-    let keep_alive = request.keep_alive;
-    let short = |status, fields: &str| {
-        let text = short_answer(status, fields, wall, keep_alive, head_only);
-        Outgoing::text(text, keep_alive)
-    };
-    if request.method == Method::Other {
-        return short(Status::METHOD_NOT_ALLOWED, "Allow: GET, HEAD\r\n");
-    }
-    let Some(path) = request.path.as_deref() else {
-        return short(Status::BAD_REQUEST, "");
-    };
-    if path == METRICS {
-        return metrics(request, wall);
-    }
-    match find(request, root, path, wall) {
-        Ok(Found::Answer(outgoing)) => outgoing,
-        Ok(Found::Elsewhere) => {
-            let fields = format!("Location: {}/\r\n", Encoded(path));
-            short(Status::MOVED_PERMANENTLY, &fields)
-        }
-        Err(errno) => {
-            let status = Status::from(errno);
-            if status == Status::INTERNAL_SERVER_ERROR {
-                log::warn!("fileserver: {}: {errno}", path.escape_ascii());
-            }
-            short(status, "")
-        }
-    }
-}
-
-/// Everything that the kernel counts, in the text format of Prometheus 0.0.4.
-fn metrics(request: &Request, wall: i64) -> Outgoing {
-    let mut body = String::new();
-    if let Some(kernel) = rumpkern::curkernel() {
-        // Writing into a String fails only if a formatter fails, and the kernel's do not.
-        let _ = kernel.counters().write_prometheus(&mut body, "rump_");
-    }
-    let mut head = Head::new(Status::OK, wall);
-    head.line(format_args!("Content-Type: text/plain; version=0.0.4"));
-    head.line(format_args!("Content-Length: {}", body.len()));
-    let mut text = head.finish(request.keep_alive);
-    if request.method == Method::Get {
-        text.push_str(&body);
-    }
-    Outgoing::text(text, request.keep_alive)
-}
-
-/// Where a path led.
-enum Found {
-    Answer(Outgoing),
-    /// A directory that was asked for without the slash at its end.
-    Elsewhere,
-}
-
-fn find(request: &Request, root: &[u8], path: &[u8], wall: i64) -> Result<Found, Errno> {
-    let mut full = Vec::new();
-    full.extend_from_slice(root.strip_suffix(b"/").unwrap_or(root));
-    full.extend_from_slice(path);
-    let file = File::open(&full).map_err(|errno| match fs::metadata(&full) {
-        // A device that is not there, a socket: not even to be opened, but no fault of the server's.
-        Ok(facts) if !facts.is_file() && !facts.is_dir() => Errno::EACCES,
-        _ => errno,
-    })?;
-    let facts = file.metadata()?;
-    let slash = path.ends_with(b"/");
-    match facts.file_type() {
-        FileType::Dir if !slash => Ok(Found::Elsewhere),
-        FileType::Dir => directory(request, &full, path, wall).map(Found::Answer),
-        FileType::Reg if !slash => Ok(Found::Answer(regular(request, file, path, wall)?)),
-        FileType::Reg => Err(Errno::ENOTDIR),
-        // Devices, FIFOs and sockets have no bytes that a client could want.
-        _ => Err(Errno::EACCES),
-    }
-}
-
-fn regular(request: &Request, file: File, path: &[u8], wall: i64) -> Result<Outgoing, Errno> {
-    let facts = file.metadata()?;
-    let modified = facts.modified();
-    let tag = ETag {
-        inode: facts.ino(),
-        size: facts.len(),
-        modified: (modified.seconds, modified.nanos),
-    };
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
-    let answer = answer::for_file(request, FileFacts { name, tag }, wall);
-    Ok(Outgoing {
-        text: answer.text,
-        sent: 0,
-        body: match answer.part {
-            Some((at, end)) => Body::File { file, at, end },
-            None => Body::Nothing,
-        },
-        keep_alive: request.keep_alive,
-    })
-}
-
-/// A directory's index page if it has one, else the list of what is in it.
-fn directory(request: &Request, full: &[u8], path: &[u8], wall: i64) -> Result<Outgoing, Errno> {
-    const INDEX: &[u8] = b"index.html";
-    let mut index = full.to_vec();
-    index.extend_from_slice(INDEX);
-    match File::open(&index) {
-        Ok(file) if file.metadata()?.file_type() == FileType::Reg => {
-            return regular(request, file, INDEX, wall);
-        }
-        Ok(_) | Err(Errno::ENOENT | Errno::ELOOP | Errno::ENAMETOOLONG) => {}
-        Err(errno) => return Err(errno),
-    }
-    // A client of HTTP/1.0 knows the end of the list by the end of the connection.
-    let chunked = request.chunked_allowed;
-    let keep_alive = request.keep_alive && chunked;
-    let mut head = Head::new(Status::OK, wall);
-    head.line(format_args!("Content-Type: text/html; charset=utf-8"));
-    head.line(format_args!("Cache-Control: no-cache"));
-    if chunked {
-        head.line(format_args!("Transfer-Encoding: chunked"));
-    }
-    let body = match request.method {
-        Method::Head => Body::Nothing,
-        _ => Body::Listing(Listing::open(full, path, chunked)?),
-    };
-    Ok(Outgoing {
-        text: head.finish(keep_alive),
-        sent: 0,
-        body,
-        keep_alive,
-    })
 }

@@ -1,23 +1,37 @@
-//! The file server as a library: what is on the disk, over HTTP/1.1.
+//! The file server as a library: what is on the disk, over HTTP/1.1, and WebDAV class 1 to change it.
 //!
-//! - [`http`]: what knows neither sockets nor files; pure functions.
-//! - [`listing`]: the page that shows a directory.
+//! - [`http`], and [`dav`] for what WebDAV adds: what knows neither sockets nor files; pure functions.
 //! - [`connection`]: one client; [`server`]: all of them.
+//! - [`respond`]: what a request comes to; [`change`]: one that changes something.
+//! - [`listing`]: the page that shows a directory; [`propfind`]: the same for programs.
+//! - [`upload`], [`task`], [`walk`]: files on their way in, trees copied and removed; [`place`]: giving
+//!   names, so that a reader sees the old or the new and never a part.
 //! - [`console`]: what a person can ask on the console.
+//!
+//! There are no locks (RFC 4918 §18.2): `LOCK` is 405. A `PUT` replaces the name, also that of a symbolic link.
 //!
 //! Nothing here knows which host it runs on; the package `fileserver` makes an image of it.
 //!
-//! Sources: RFC 9110 (HTTP semantics), RFC 9112 (HTTP/1.1), RFC 3986 (URIs).
+//! Sources: RFC 9110 (HTTP semantics), RFC 9112 (HTTP/1.1), RFC 3986 (URIs),
+//! RFC 4918 (WebDAV).
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod change;
 pub mod connection;
 pub mod console;
+pub mod dav;
 pub mod http;
 pub mod listing;
+pub mod place;
+pub mod propfind;
+pub mod respond;
 pub mod server;
+pub mod task;
+pub mod upload;
+pub mod walk;
 
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, SocketAddr};

@@ -2,6 +2,7 @@
 
 pub mod page;
 
+use crate::place;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -158,8 +159,14 @@ impl Entries {
     }
 }
 
-fn is_shown(entry: &DirEntry) -> bool {
-    entry.name() != b"." && entry.name() != b".."
+/// Whether a client may know of the entry.
+pub(crate) fn is_shown(entry: &DirEntry) -> bool {
+    !is_dots(entry.name()) && !place::is_hidden(entry.name())
+}
+
+/// Whether a name is that of the directory itself or of the one above.
+pub(crate) fn is_dots(name: &[u8]) -> bool {
+    matches!(name, b"." | b"..")
 }
 
 /// The entries of a directory in order: directories first, then by the bytes of their names.

@@ -1,5 +1,6 @@
 //! What to answer for a regular file: which status, which head, which bytes (RFC 9110 §13, §14).
 
+use super::condition;
 use super::content_type;
 use super::date::HttpDate;
 use super::head::{ETag, Head, Status, short_answer};
@@ -30,6 +31,13 @@ pub struct Answer {
 pub fn for_file(request: &Request, facts: FileFacts<'_>, now: i64) -> Answer {
     let modified = HttpDate(facts.tag.modified.0);
     let head_only = request.method == Method::Head;
+    if !condition::is_the_known_one(request, Some(facts.tag), now) {
+        let status = Status::PRECONDITION_FAILED;
+        return Answer {
+            text: short_answer(status, "", now, request.keep_alive, head_only),
+            part: None,
+        };
+    }
     if is_not_modified(request, facts.tag, modified, now) {
         let mut head = Head::new(Status::NOT_MODIFIED, now);
         version_lines(&mut head, facts.tag, modified);

@@ -13,7 +13,10 @@ pub struct Status(pub u16);
 #[allow(missing_docs, reason = "RFC 9110 §15 describes each")]
 impl Status {
     pub const OK: Status = Status(200);
+    pub const CREATED: Status = Status(201);
+    pub const NO_CONTENT: Status = Status(204);
     pub const PARTIAL_CONTENT: Status = Status(206);
+    pub const MULTI_STATUS: Status = Status(207);
     pub const MOVED_PERMANENTLY: Status = Status(301);
     pub const NOT_MODIFIED: Status = Status(304);
     pub const BAD_REQUEST: Status = Status(400);
@@ -21,17 +24,27 @@ impl Status {
     pub const NOT_FOUND: Status = Status(404);
     pub const METHOD_NOT_ALLOWED: Status = Status(405);
     pub const REQUEST_TIMEOUT: Status = Status(408);
+    pub const CONFLICT: Status = Status(409);
+    pub const PRECONDITION_FAILED: Status = Status(412);
+    pub const CONTENT_TOO_LARGE: Status = Status(413);
+    pub const UNSUPPORTED_MEDIA_TYPE: Status = Status(415);
     pub const RANGE_NOT_SATISFIABLE: Status = Status(416);
     pub const HEAD_TOO_LARGE: Status = Status(431);
     pub const INTERNAL_SERVER_ERROR: Status = Status(500);
+    pub const NOT_IMPLEMENTED: Status = Status(501);
+    pub const BAD_GATEWAY: Status = Status(502);
     pub const SERVICE_UNAVAILABLE: Status = Status(503);
     pub const VERSION_NOT_SUPPORTED: Status = Status(505);
+    pub const INSUFFICIENT_STORAGE: Status = Status(507);
 
     /// The reason phrase.
     pub fn reason(self) -> &'static str {
         match self.0 {
             200 => "OK",
+            201 => "Created",
+            204 => "No Content",
             206 => "Partial Content",
+            207 => "Multi-Status",
             301 => "Moved Permanently",
             304 => "Not Modified",
             400 => "Bad Request",
@@ -39,11 +52,18 @@ impl Status {
             404 => "Not Found",
             405 => "Method Not Allowed",
             408 => "Request Timeout",
+            409 => "Conflict",
+            412 => "Precondition Failed",
+            413 => "Content Too Large",
+            415 => "Unsupported Media Type",
             416 => "Range Not Satisfiable",
             431 => "Request Header Fields Too Large",
             500 => "Internal Server Error",
+            501 => "Not Implemented",
+            502 => "Bad Gateway",
             503 => "Service Unavailable",
             505 => "HTTP Version Not Supported",
+            507 => "Insufficient Storage",
             _ => "Unknown",
         }
     }
@@ -54,20 +74,27 @@ impl From<Refusal> for Status {
         match refusal {
             Refusal::BadRequest => Status::BAD_REQUEST,
             Refusal::HeadTooLarge => Status::HEAD_TOO_LARGE,
+            Refusal::NotImplemented => Status::NOT_IMPLEMENTED,
             Refusal::Version => Status::VERSION_NOT_SUPPORTED,
         }
     }
 }
 
 impl From<Errno> for Status {
-    /// What a file system's answer to a look-up means to a client.
+    /// What a file system's answer means to a client.
     fn from(errno: Errno) -> Status {
         match errno {
             Errno::ENOENT | Errno::ENOTDIR => Status::NOT_FOUND,
             Errno::ENAMETOOLONG | Errno::EINVAL => Status::BAD_REQUEST,
             // A link to itself leads nowhere.
             Errno::ELOOP => Status::NOT_FOUND,
-            Errno::EACCES | Errno::EPERM => Status::FORBIDDEN,
+            // EBUSY is a mount's root, which is not to be moved or removed.
+            Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY => Status::FORBIDDEN,
+            Errno::EEXIST | Errno::ENOTEMPTY | Errno::EISDIR => Status::CONFLICT,
+            Errno::ENOSPC | Errno::EDQUOT | Errno::EMLINK => Status::INSUFFICIENT_STORAGE,
+            Errno::EFBIG => Status::CONTENT_TOO_LARGE,
+            // RFC 4918 §9.8.5 names it for another part of the same server's tree.
+            Errno::EXDEV => Status::BAD_GATEWAY,
             Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE | Errno::EMFILE | Errno::EAGAIN => {
                 Status::SERVICE_UNAVAILABLE
             }
@@ -116,6 +143,13 @@ impl ETag {
             let strong = entry.strip_prefix(b"W/").unwrap_or(entry);
             entry == b"*" || strong == own.as_bytes()
         })
+    }
+
+    /// Whether an `If-Match` list names this version (RFC 9110 §13.1.1: strong comparison).
+    pub fn is_strongly_in(&self, list: &[u8]) -> bool {
+        list.split(|byte| *byte == b',')
+            .filter(|entry| !entry.trim_ascii().starts_with(b"W/"))
+            .any(|entry| self.is_in(entry))
     }
 }
 
