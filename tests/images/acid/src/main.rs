@@ -82,7 +82,7 @@ fn plan() -> impl Iterator<Item = Planned> {
 /// The bytes of file `seed` from `offset` on.
 fn fill(seed: u64, offset: u64, bytes: &mut [u8]) {
     for (at, byte) in (offset..).zip(bytes.iter_mut()) {
-        let word = (at / 8 ^ seed << 40).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let word = ((at / 8) ^ (seed << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         *byte = word.to_le_bytes()[(at % 8) as usize];
     }
 }
