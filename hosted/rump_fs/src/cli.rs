@@ -77,9 +77,9 @@ pub enum Command {
     Df { image: OsString },
     /// Make an empty file system
     Mkfs(MkfsArgs),
-    /// Find what is inconsistent: status 0 nothing, 4 something, 8 cannot be checked
+    /// Find what is inconsistent: status 0 nothing, 1 all repaired, 4 something, 8 cannot be checked
     Check {
-        /// Repair what is found
+        /// Repair what is found; not with --readonly
         #[arg(long)]
         repair: bool,
         image: OsString,

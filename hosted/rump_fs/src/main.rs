@@ -5,8 +5,8 @@
 //! `FILE:PARTITION`. `rump_fs help` tells the commands.
 //!
 //! - `cli`: the command line; `session`: what the commands share; a module for each group of commands.
-//! - Status: 0, or 1 if something could not be done, 2 for a command line that is not understood; `check` answers 4 for an
-//!   image that is damaged and 8 for one that cannot be checked, as fsck(8).
+//! - Status: 0, or 1 if something could not be done, 2 for a command line that is not understood; `check` answers 1 for an
+//!   image that was repaired, 4 for one that is damaged and 8 for one that cannot be checked, as fsck(8).
 //! - `--memlimit` is the budget of the kernel's caches and tables (`ukfs::Options::memory_limit`). The program's own heap is the
 //!   system's: it holds a buffer and, of a tree, the names that are still to be visited.
 #![forbid(unsafe_code)]

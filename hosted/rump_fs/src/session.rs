@@ -146,6 +146,11 @@ impl Session {
         }
     }
 
+    /// Whether nothing may be changed.
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
     /// The budget that was asked for.
     pub fn memory_limit(&self) -> Option<usize> {
         self.memory_limit

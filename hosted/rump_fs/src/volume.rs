@@ -6,6 +6,8 @@ use serde::Serialize;
 use std::ffi::OsStr;
 use ukfs::{Source, check as fsck, mkfs as newfs};
 
+/// fsck(8): errors were corrected.
+const REPAIRED: u8 = 1;
 /// fsck(8): errors were left uncorrected.
 const DAMAGED: u8 = 4;
 /// fsck(8): operational error.
@@ -97,19 +99,14 @@ struct Checked<'a> {
     files: u64,
     directories: u64,
     bytes: u64,
+    repaired: &'a [String],
     findings: &'a [String],
     more: u64,
 }
 
-/// Finds what is inconsistent.
+/// Finds what is inconsistent, and with `repair` makes it consistent.
 pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), Failure> {
     let source = Source::parse(image);
-    if repair {
-        session.raise(NOT_CHECKED);
-        return Err(Failure::Said(format!(
-            "{source}: repairing is not supported yet: Operation not supported (EOPNOTSUPP)"
-        )));
-    }
     if let Some(fstype) = session.fstype()
         && fstype != "ffs"
     {
@@ -119,11 +116,16 @@ pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), F
     }
     let bar = progress("checking", 0);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let report = fsck::check(source.clone(), session.memory_limit());
+    let checked = match repair && !session.readonly() {
+        true => fsck::repair(source.clone()).map(|done| (done.repaired, done.left)),
+        false => fsck::check(source.clone(), session.memory_limit()).map(|left| (Vec::new(), left)),
+    };
     bar.finish_and_clear();
-    let report = report.inspect_err(|_| session.raise(NOT_CHECKED))?;
+    let (repaired, report) = checked.inspect_err(|_| session.raise(NOT_CHECKED))?;
     if !report.is_consistent() {
         session.raise(DAMAGED);
+    } else if !repaired.is_empty() {
+        session.raise(REPAIRED);
     }
     if session.json {
         let checked = Checked {
@@ -132,11 +134,15 @@ pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), F
             files: report.files,
             directories: report.directories,
             bytes: report.bytes,
+            repaired: &repaired,
             findings: &report.findings,
             more: report.more,
         };
         session.json(&checked)?;
         return session.line("");
+    }
+    for finding in &repaired {
+        session.line(&format!("{source}: repaired: {finding}"))?;
     }
     for finding in &report.findings {
         session.line(&format!("{source}: {finding}"))?;

@@ -1,12 +1,15 @@
-//! Whether an image is consistent, as fsck_ffs(8) finds out. Nothing is changed.
+//! Whether an image is consistent, as fsck_ffs(8) finds out, and making it so.
 
 use crate::error::Error;
 use crate::source::{Attachment, Source};
 use rumpfs_ffs::check;
+use rumpfs_ffs::check::repair::{self, Repairable};
 use rumpfs_ffs::corrupt::Fault;
+use rumpfs_ffs::disk::{Metadata, PIECE};
 use rumpfs_ffs::superblock::{self, Superblock, Tolerance};
 use rumpuser::{Errno, SECTOR_SIZE};
-use rumpvfs::bufcache::Devvp;
+use rumpuser_hosted::{ImageFile, from_io};
+use std::os::unix::fs::FileExt;
 
 /// What was found, and what there is.
 #[derive(Clone, Debug)]
@@ -24,13 +27,23 @@ pub struct Report {
 }
 
 impl Report {
+    fn of(report: &check::Report, sb: &Superblock) -> Report {
+        Report {
+            findings: report.findings.iter().map(ToString::to_string).collect(),
+            more: report.dropped,
+            files: report.inodes,
+            directories: report.directories,
+            bytes: report.fragments.saturating_mul(sb.fsize.into()),
+        }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_consistent(&self) -> bool {
         self.findings.is_empty() && self.more == 0
     }
 }
 
-/// Checks the FFS on an image.
+/// Checks the FFS on an image. Nothing is changed.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -51,23 +64,102 @@ pub fn check(source: impl Into<Source>, memory_limit: Option<usize>) -> Result<R
     let device = attachment.device(&source)?;
     let devvp = attachment.vfs.devvp(&device);
     let who = source.to_string();
-    let sb = fits(&who, &devvp)?;
-    let report = check::check(&devvp).map_err(|fault| told(&who, &devvp, fault))?;
-    Ok(Report {
-        findings: report.findings.iter().map(ToString::to_string).collect(),
-        more: report.dropped,
-        files: report.inodes,
-        directories: report.directories,
-        bytes: report.fragments * u64::from(sb.fsize),
+    let bytes = devvp.sectors() * SECTOR_SIZE as u64;
+    let sb = fits(&who, &devvp, bytes)?;
+    let report = check::check(&devvp).map_err(|fault| told(&who, fault))?;
+    Ok(Report::of(&report, &sb))
+}
+
+/// What was repaired, and how things are now.
+#[derive(Clone, Debug)]
+pub struct Repaired {
+    /// What was found and repaired, a line each.
+    pub repaired: Vec<String>,
+    /// What is left.
+    pub left: Report,
+}
+
+/// Repairs the FFS on an image, as fsck_ffs(8) `-y`: files that contradict themselves are lost, those without a name go to
+/// `lost+found`.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("disk.img");
+/// # ukfs::mkfs::make(&path, &ukfs::mkfs::Options::new().size(4 << 20))?;
+/// let repaired = ukfs::check::repair(&path)?;
+/// assert!(repaired.repaired.is_empty() && repaired.left.is_consistent());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`check`]; `EBUSY` while another program has the image open; what the host says of writing.
+pub fn repair(source: impl Into<Source>) -> Result<Repaired, Error> {
+    let source = source.into();
+    let who = source.to_string();
+    let (start, bytes) = Attachment::open(&source, true, None)?.found_extent(&source)?;
+    let image = ImageFile::open(source.path(), false).map_err(|errno| match errno {
+        Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
+        errno => Error::new(&*who, errno),
+    })?;
+    let mut volume = Volume {
+        image,
+        start,
+        bytes,
+    };
+    let sb = fits(&who, &volume, bytes)?;
+    let done = repair::repair(&mut volume).map_err(|fault| told(&who, fault))?;
+    let synced = volume.image.file().sync_all();
+    synced.map_err(|error| Error::new(&*who, from_io(&error)))?;
+    Ok(Repaired {
+        repaired: done.repaired.iter().map(ToString::to_string).collect(),
+        left: Report::of(&done.left, &sb),
     })
 }
 
-/// Whether the volume is within its device. What the check keeps is as large as the volume claims to be, so that a
-/// superblock that lies must not get so far.
-fn fits(who: &str, devvp: &Devvp) -> Result<Superblock, Error> {
-    let sb = superblock::find(devvp, Tolerance { force: true })
-        .map_err(|fault| told(who, devvp, fault))?;
-    let device = devvp.sectors() * SECTOR_SIZE as u64;
+/// The bytes of a volume in its image, past all caches.
+struct Volume {
+    image: ImageFile,
+    start: u64,
+    bytes: u64,
+}
+
+impl Volume {
+    /// Where byte `offset` of the volume is in the image, if `len` bytes from there on are the volume's.
+    fn place(&self, offset: u64, len: usize) -> Result<u64, Errno> {
+        let end = offset.checked_add(len as u64);
+        match end.is_some_and(|end| end <= self.bytes) {
+            true => Ok(self.start + offset),
+            false => Err(Errno::EINVAL),
+        }
+    }
+}
+
+impl Metadata for Volume {
+    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        let mut piece = [0; PIECE];
+        let piece = piece.get_mut(..len).ok_or(Errno::EINVAL)?;
+        let read = self
+            .image
+            .file()
+            .read_exact_at(piece, self.place(offset, len)?);
+        read.map_err(|error| from_io(&error))?;
+        visit(piece);
+        Ok(())
+    }
+}
+
+impl Repairable for Volume {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let place = self.place(offset, bytes.len())?;
+        let written = self.image.file().write_all_at(bytes, place);
+        written.map_err(|error| from_io(&error))
+    }
+}
+
+/// Whether the volume is within its device of `device` bytes. What the check keeps is as large as the volume claims to be, so
+/// that a superblock that lies must not get so far.
+fn fits(who: &str, disk: &dyn Metadata, device: u64) -> Result<Superblock, Error> {
+    let sb = superblock::find(disk, Tolerance { force: true }).map_err(|fault| told(who, fault))?;
     if sb.size_bytes() > device {
         let why = format!(
             "the volume has {} bytes, the image only {device}",
@@ -79,8 +171,8 @@ fn fits(who: &str, devvp: &Devvp) -> Result<Superblock, Error> {
 }
 
 /// The fault as this crate tells it; the log gets it, too.
-fn told(who: &str, devvp: &Devvp, fault: Fault) -> Error {
-    let errno = fault.on(devvp.name()).into();
+fn told(who: &str, fault: Fault) -> Error {
+    let errno = fault.on(who).into();
     match fault {
         Fault::Corrupt(corrupt) => Error::because(who, corrupt.to_string(), errno),
         _ => Error::new(who, errno),

@@ -260,6 +260,19 @@ impl Attachment {
         }
     }
 
+    /// Where the file system that `source` names is in the image: the first byte, and how many.
+    pub(crate) fn found_extent(&self, source: &Source) -> Result<(u64, u64), Error> {
+        let _entered = self.enter()?;
+        let device = self.device(source)?;
+        let bytes = device.info().sectors * SECTOR_SIZE as u64;
+        let parts = match device.part_of() {
+            Some(_) => self.parts()?,
+            None => Vec::new(),
+        };
+        let part = parts.iter().find(|part| part.device.dev() == device.dev());
+        Ok((part.map_or(0, |part| part.partition.start), bytes))
+    }
+
     /// The bytes of the image that `source` names: where they start, how many they are.
     pub(crate) fn extent(&self, source: &Source) -> Result<(u64, u64), Error> {
         let _entered = self.enter()?;
