@@ -208,10 +208,14 @@ fn a_volume_changes_between_read_only_and_read_write() {
 fn a_volume_that_was_not_unmounted_is_mounted_for_writing_only_by_force() {
     let _lwp = attach(MEMORY);
     let rig = Rig::new(make(kinds()[2]));
+    // The disk says so from the first change on, and is clean again at the end.
+    assert_eq!(rig.disk.bytes()[8192 + 209], 1);
     put(&rig, "/f", b"x").unwrap();
+    assert_eq!(rig.disk.bytes()[8192 + 209], 2);
     rig.vfs.sync(rumpvfs::vnode::Wait::Stable).unwrap();
     let bytes = rig.disk.bytes();
     rig.unmount();
+    assert_eq!(rig.disk.bytes()[8192 + 209], 1);
     assert_eq!(Rig::with(bytes.clone(), "").err(), Some(Errno::EROFS));
     let rig = Rig::with(bytes.clone(), "ro").unwrap();
     assert_eq!(get(&rig, "/f").unwrap(), b"x");
