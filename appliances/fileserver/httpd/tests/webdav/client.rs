@@ -3,9 +3,12 @@
 use crate::testfs::{TestDisk, Volume, add_fs};
 use httpd::server::{Options, Server};
 use rump::net::TcpStream;
-use rump::{Component, Config, Kernel};
+use rump::{Component, Config, Kernel, MountSpec, fs};
+use rumpfs_ffs::mkfs::{self, Plan};
+use rumpfs_ffs::superblock::Format;
 use rumpkern::kauth::Cred;
 use rumpkern::lwp::Attached;
+use rumpuser_hosted::RamDisk;
 use rumpvfs::specfs::BlockIo as _;
 use rumpvfs::vfs::{MountRequest, Vfs};
 use std::net::SocketAddr;
@@ -13,6 +16,9 @@ use std::sync::{Arc, OnceLock};
 
 const COMPONENTS: &[&Component] = &[
     &rumpvfs::COMPONENT,
+    &rumpfs_ffs::COMPONENT,
+    &rumpdev::COMPONENT,
+    &rumpdev::DISKS,
     &rumpnet::COMPONENT,
     &rumpnet_netinet::COMPONENT,
     &rumpnet_netinet::CONFIG_COMPONENT,
@@ -23,19 +29,47 @@ fn address() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 80))
 }
 
-/// The kernel that the tests of this process share: a volume to be written at `/`, one that is read-only at `/ro`.
+/// An FFS of that size, empty.
+fn volume(size: usize) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    let plan = Plan::new(mkfs::Options::new(Format::Ufs2, bytes.len() as u64)).expect("a plan");
+    plan.write(&mut |offset, part| {
+        let offset = offset as usize;
+        bytes[offset..offset + part.len()].copy_from_slice(part);
+        Ok(())
+    })
+    .expect("a volume");
+    bytes
+}
+
+/// The kernel that the tests of this process share: an FFS to be written at `/`, a small one at `/small`, one that is read-only at `/ro`.
 fn kernel() -> &'static Arc<Kernel> {
     static KERNEL: OnceLock<Arc<Kernel>> = OnceLock::new();
     KERNEL.get_or_init(|| {
         rumpuser_hosted::Host::builder()
-            .memory(32 << 20)
+            .memory(16 << 20)
+            .block_device(RamDisk::new(volume(64 << 20)))
+            .block_device(RamDisk::new(volume(4 << 20)))
             .install()
             .expect("the only host");
-        let kernel = Kernel::boot(Config::default(), COMPONENTS).expect("a kernel");
+        let config = Config {
+            mounts: vec![MountSpec::root()],
+            ..Config::default()
+        };
+        let kernel = Kernel::boot(config, COMPONENTS).expect("a kernel");
+        let process = kernel.attach("mount").expect("a process");
+        assert_eq!(fs::mount_configured(), Ok(1));
+        fs::create_dir("/ro").expect("a directory");
+        fs::create_dir("/small").expect("a directory");
+        drop(process);
         let vfs = kernel.get::<Vfs>().expect("file systems");
-        mount(&vfs, ("testfs", "/", ""), |volume, _| {
-            volume.dir(2, "ro");
-        });
+        let small = MountRequest {
+            device: "ld1",
+            path: "/small",
+            fstype: Some("ffs"),
+            options: "",
+        };
+        vfs.mount(&Arc::new(Cred::root()), &small).expect("a mount");
         mount(&vfs, ("rofs", "/ro", "ro"), |volume, disk| {
             volume.file(disk, 2, "a.txt", b"as it was", false);
             let dir = volume.dir(2, "d");
@@ -125,6 +159,25 @@ impl Client {
             let count = self.stream.write(bytes).expect("room");
             bytes = &bytes[count..];
         }
+    }
+
+    /// Sends, unless the server has answered or ended.
+    pub fn try_send(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            self.stream.set_nonblocking(true).expect("a socket");
+            let mut buffer = [0; 4096];
+            let read = self.stream.read(&mut buffer);
+            self.stream.set_nonblocking(false).expect("a socket");
+            if let Ok(count) = read {
+                self.input.extend_from_slice(&buffer[..count]);
+                return false;
+            }
+            match self.stream.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Sends a request; `fields` are lines without their ends. A body gets its length.

@@ -1,4 +1,4 @@
-//! The file server writes: every method of WebDAV class 1 over real sockets, on a file system in memory.
+//! The file server writes: every method of WebDAV class 1 over real sockets, on an FFS.
 
 mod client;
 mod listing;
@@ -167,6 +167,25 @@ fn options_say_what_there_is_and_what_is_not_is_405() {
         assert_eq!(answer.status, 405, "{method}");
         assert_eq!(answer.header("allow"), options.header("allow"));
     }
+}
+
+#[test]
+fn what_does_not_fit_is_507_and_costs_nothing() {
+    let _process = attach();
+    let mut client = Client::connect();
+    assert_eq!(client.ask("PUT", "/small/fits", &[], b"old").status, 201);
+    client.send(b"PUT /small/fits HTTP/1.1\r\nHost: disk\r\nContent-Length: 100000000\r\n\r\n");
+    assert_eq!(client.answer().status, 507);
+    let mut client = Client::connect();
+    client.send(b"PUT /small/fits HTTP/1.1\r\nHost: disk\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = [&b"10000\r\n"[..], &pattern(3, 0x10000), b"\r\n"].concat();
+    for _ in 0..100 {
+        if !client.try_send(&chunk) {
+            break;
+        }
+    }
+    assert_eq!(client.answer().status, 507);
+    assert_eq!(contents("/small/fits").unwrap(), b"old");
 }
 
 #[test]
