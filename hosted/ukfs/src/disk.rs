@@ -6,7 +6,7 @@
 use rump::sync::{Condvar, Mutex};
 use rumpdev::disk::Backend;
 use rumpkern::Kernel;
-use rumpkern::lwp::{MemoryUse, set_memory_use};
+use rumpkern::lwp::{KthreadHandle, MemoryUse, set_memory_use};
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpuser::{BlockInfo, Errno, SECTOR_SIZE};
 use rumpuser_hosted::{ImageFile, from_io};
@@ -39,7 +39,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Bio>,
-    threads: usize,
+    threads: Vec<KthreadHandle>,
     idle: usize,
     ended: bool,
 }
@@ -80,7 +80,7 @@ impl ImageDisk {
 
     /// Makes sure that a thread will serve the queue. Answers whether one will.
     fn staff(&self, queue: &mut Queue) -> bool {
-        if queue.idle >= queue.jobs.len() || queue.threads == WORKERS {
+        if queue.idle >= queue.jobs.len() || queue.threads.len() == WORKERS {
             return true;
         }
         let shared = self.shared.clone();
@@ -89,15 +89,26 @@ impl ImageDisk {
             .upgrade()
             .ok_or(Errno::ESRCH)
             .and_then(|kernel| kernel.spawn("bio", move || shared.serve()));
-        queue.threads += usize::from(started.is_ok());
-        queue.threads > 0
+        queue.threads.extend(started);
+        !queue.threads.is_empty()
     }
 }
 
-impl Drop for ImageDisk {
+/// Ends a disk when it is dropped, whoever else still holds it: what was asked of it is done, then the image is free for others.
+pub(crate) struct Ending(pub(crate) Arc<ImageDisk>);
+
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.queue.lock().ended = true;
-        self.shared.work.notify_all();
+        let shared = &self.0.shared;
+        let mut queue = shared.queue.lock();
+        queue.ended = true;
+        let threads = std::mem::take(&mut queue.threads);
+        drop(queue);
+        shared.work.notify_all();
+        for thread in threads {
+            thread.join();
+        }
+        shared.image.unlock();
     }
 }
 
@@ -119,6 +130,9 @@ impl Backend for ImageDisk {
             }
         }
         let mut queue = self.shared.queue.lock();
+        if queue.ended {
+            return Err((Errno::ENXIO, bio));
+        }
         queue.jobs.push_back(bio);
         if !self.staff(&mut queue)
             && let Some(bio) = queue.jobs.pop_back()

@@ -16,11 +16,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("disk.img");
+//! # ukfs::mkfs::make(&path, &ukfs::mkfs::Options::new().size(4 << 20))?;
+//! use std::io::Write;
+//! use ukfs::{Image, Options};
+//!
+//! let image = Image::open(&path, Options::new().write(true))?;
+//! image.create_dir("/etc")?;
+//! image.create_file("/etc/motd")?.write_all(b"Welcome.\n")?;
+//! image.close()?; // Everything is written, or this says why not.
+//!
+//! let image = Image::open(&path, Options::new())?;
+//! assert_eq!(image.read("/etc/motd")?, b"Welcome.\n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! - [`Image`] is a mounted image: read, list, walk, look at, change. Its parts: [`File`] (which is `Read`, `Write` and `Seek`), [`ReadDir`],
 //!   [`Walk`], [`Metadata`].
 //! - [`Source`] names an image as people do, `FILE` or `FILE:PARTITION`; [`partitions`] tells what partitions there are, by
 //!   MBR, GPT or BSD disklabel.
-//! - [`mkfs`] makes a volume, [`check`] finds what is wrong with one.
+//! - [`mkfs`] makes a volume, [`check`] finds and repairs what is wrong with one.
 //! - What fails is an [`Error`], which names the image, the file and the reason.
 //!
 //! Every image is a small kernel of its own; they are used from any thread. Memory is one for the process: the kernels' caches

@@ -1,6 +1,6 @@
 //! Which image, and which part of it.
 
-use crate::disk::ImageDisk;
+use crate::disk::{Ending, ImageDisk};
 use crate::error::Error;
 use crate::host::Rump;
 use rumpdev::disk::Disk;
@@ -132,6 +132,8 @@ pub(crate) struct Attachment {
     pub(crate) vfs: Arc<Vfs>,
     pub(crate) who: String,
     disk: Arc<Disk>,
+    /// Behind the kernel, which writes until it is shut down.
+    _ending: Ending,
 }
 
 impl Attachment {
@@ -151,9 +153,10 @@ impl Attachment {
         let attach = |image| {
             let vfs = rump.kernel.get::<Vfs>().ok_or(Errno::ENXIO)?;
             let disk = ImageDisk::new(&rump.kernel, image, read_only)?;
-            Ok((vfs, rumpdev::attach_disk(&rump.kernel, disk)?))
+            let ending = Ending(disk.clone());
+            Ok((vfs, rumpdev::attach_disk(&rump.kernel, disk)?, ending))
         };
-        let (vfs, disk) = attach(image).map_err(|errno| match errno {
+        let (vfs, disk, ending) = attach(image).map_err(|errno| match errno {
             Errno::EINVAL => Error::because(&*who, "shorter than a sector", errno),
             errno => Error::new(&*who, errno),
         })?;
@@ -163,6 +166,7 @@ impl Attachment {
             vfs,
             who,
             disk,
+            _ending: ending,
         })
     }
 

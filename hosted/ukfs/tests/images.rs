@@ -65,6 +65,25 @@ fn an_image_that_was_closed_can_be_written_by_others() {
     mkfs::make(&*path, &options).expect("a volume");
 }
 
+#[test]
+fn an_image_that_was_written_and_closed_is_free_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.img");
+    mkfs::make(&*path, &mkfs::Options::new().size(4 << 20)).expect("a volume");
+    for round in 0..30 {
+        let image = Image::open(&*path, Options::new().write(true)).expect("an image");
+        let name = format!("/{round}");
+        let file = image.create_file(&name).expect("a file");
+        file.write_all_at(name.as_bytes(), 5).expect("room");
+        drop(file);
+        image.close().expect("nothing is in use");
+        let report = check::check(&*path, None).expect("a volume");
+        assert!(report.is_consistent(), "{:?}", report.findings);
+    }
+    let image = Image::open(&*path, Options::new()).expect("an image");
+    assert_eq!(image.read("/29").expect("the file"), b"\0\0\0\0\0/29");
+}
+
 /// An MBR with two slices, of 4 MiB each: NetBSD sys/sys/bootblock.h, `struct mbr_sector`.
 fn with_mbr(path: &Path) {
     let mut sector = [0; 512];

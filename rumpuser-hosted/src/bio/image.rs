@@ -68,6 +68,12 @@ impl ImageFile {
         self.is_file
     }
 
+    /// Lets others lock it, though it stays open: for whoever will not use it any more.
+    pub fn unlock(&self) {
+        // What cannot be unlocked is when it is closed.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file
