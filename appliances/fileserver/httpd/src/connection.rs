@@ -8,6 +8,7 @@ use crate::http::request::{HEAD_MAX, Parsed, Request};
 use crate::respond::{self, Body, Outgoing, Plan, Sink};
 use crate::task::Task;
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use rump::net::TcpStream;
@@ -346,30 +347,16 @@ impl Connection {
                 *turn = turn.saturating_sub(count);
                 Ok(())
             }
-            Body::Listing(listing) => match listing.next_piece() {
-                Ok(Some(piece)) => {
-                    outgoing.text = piece;
-                    outgoing.sent = 0;
-                    Ok(())
-                }
-                Ok(None) => {
-                    outgoing.body = Body::Nothing;
-                    Ok(())
-                }
-                Err(_) => Err(Step::Close),
-            },
-            Body::Propfind(propfind) => match propfind.next_piece() {
-                Ok(Some(piece)) => {
-                    outgoing.text = piece;
-                    outgoing.sent = 0;
-                    Ok(())
-                }
-                Ok(None) => {
-                    outgoing.body = Body::Nothing;
-                    Ok(())
-                }
-                Err(_) => Err(Step::Close),
-            },
+            Body::Listing(listing) => {
+                let piece = listing.next_piece();
+                let is_last = listing.is_done();
+                outgoing.goes_on(piece, is_last)
+            }
+            Body::Propfind(propfind) => {
+                let piece = propfind.next_piece();
+                let is_last = propfind.is_done();
+                outgoing.goes_on(piece, is_last)
+            }
             Body::File { .. } | Body::Nothing => self.answered(),
         }
     }
@@ -400,6 +387,19 @@ impl Connection {
             Err(Errno::EAGAIN) => Err(Step::Wait(Next::Readable)),
             Err(_) => Err(Step::Close),
         }
+    }
+}
+
+impl Outgoing {
+    /// The next piece of its body. Behind the last nothing is promised to follow: the socket would wait for it.
+    fn goes_on(&mut self, piece: Result<Option<String>, Errno>, is_last: bool) -> Result<(), Step> {
+        let piece = piece.map_err(|_| Step::Close)?;
+        if is_last {
+            self.body = Body::Nothing;
+        }
+        self.text = piece.unwrap_or_default();
+        self.sent = 0;
+        Ok(())
     }
 }
 

@@ -61,6 +61,11 @@ impl Listing {
         })
     }
 
+    /// Whether the last piece has been given.
+    pub fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+
     /// The next piece of the body, framed as RFC 9112 §7.1 says if it is chunked.
     ///
     /// # Errors
