@@ -4,10 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use rump_tests::disk::{Disk, Format, write_random};
 use rump_tests::hosted::Mounted;
 use rump_tests::random::Random;
-use rump_tests::spoil::Spoiler;
+use rump_tests::spoil::subjects;
 use rumpdev::md::MemoryDisk;
 use rumpkern::uvm;
 use rumpuser::Errno;
@@ -72,35 +71,7 @@ impl Walk<'_> {
 
 #[test]
 fn a_thousand_spoiled_images_are_answered_by_errors_and_leave_no_page_behind() {
-    let small = |format| {
-        let disk = Disk::of(format, |files| {
-            for (name, size) in [
-                ("empty", 0),
-                ("short", 700),
-                ("long", 90_000),
-                ("longer", 300_000),
-            ] {
-                write_random(&files.join(name), size);
-            }
-            for path in ["a/b/c", "many"] {
-                std::fs::create_dir_all(files.join(path)).expect("a folder");
-            }
-            for number in 0..60 {
-                write_random(&files.join(format!("many/{number:0>30}")), number);
-            }
-            std::os::unix::fs::symlink("a/b", files.join("link")).expect("a link");
-            std::os::unix::fs::symlink("a/".repeat(100), files.join("long-link")).expect("a link");
-        });
-        let bytes = std::fs::read(&disk.image).expect("the image");
-        (Spoiler::new(&bytes), bytes)
-    };
-    let images = [
-        Format::VARIED[0],
-        Format::VARIED[1],
-        Format::VARIED[4],
-        Format::UFS2,
-    ]
-    .map(small);
+    let images = subjects();
     let given = std::env::var("SEED")
         .ok()
         .and_then(|seed| seed.parse::<u64>().ok());

@@ -2,6 +2,9 @@
 //!
 //! A [`Spoiler`] is made of a sound image, in which it finds the places; then it spoils copies of it.
 
+use std::path::Path;
+
+use crate::disk::{Disk, Format, write_random};
 use std::fmt::Write as _;
 
 use rumpfs_ffs::bmap;
@@ -155,4 +158,39 @@ fn first_block(sb: &Superblock, image: &Image<'_>, inode: &Inode) -> (usize, usi
     let extent = bmap::map(sb, image, inode, 0, 1).expect("a sound directory");
     let start = extent.address.expect("a directory has no holes");
     (sb.byte_of(start) as usize, extent.bytes.min(4096) as usize)
+}
+
+/// Sound images to be spoiled, of several formats, with everything on them that metadata describe.
+pub fn subjects() -> Vec<(Spoiler, Vec<u8>)> {
+    let formats = [
+        Format::VARIED[0],
+        Format::VARIED[1],
+        Format::VARIED[4],
+        Format::UFS2,
+    ];
+    let subject = |format| {
+        let disk = Disk::of(format, fill);
+        let bytes = std::fs::read(&disk.image).expect("the image");
+        (Spoiler::new(&bytes), bytes)
+    };
+    formats.into_iter().map(subject).collect()
+}
+
+fn fill(files: &Path) {
+    for (name, size) in [
+        ("empty", 0),
+        ("short", 700),
+        ("long", 90_000),
+        ("longer", 300_000),
+    ] {
+        write_random(&files.join(name), size);
+    }
+    for path in ["a/b/c", "many"] {
+        std::fs::create_dir_all(files.join(path)).expect("a folder");
+    }
+    for number in 0..60 {
+        write_random(&files.join(format!("many/{number:0>30}")), number);
+    }
+    std::os::unix::fs::symlink("a/b", files.join("link")).expect("a link");
+    std::os::unix::fs::symlink("a/".repeat(100), files.join("long-link")).expect("a link");
 }
