@@ -218,7 +218,8 @@ make_demo_disk() {
 <style>body{font:1.1rem/1.6 system-ui;margin:4rem auto;max-width:36rem;color-scheme:light dark}</style>
 <h1>A page from an FFS disk</h1><p>Back to <a href="/">the folder</a>.
 HTML
-    makefs -t ffs -b 20% -o version=2 "$disk.new" "$tree" >/dev/null
+    # Room, in space and in inodes, for what a client puts there.
+    makefs -t ffs -M 48m -f 1000 -o version=2 "$disk.new" "$tree" >/dev/null
     rm -rf -- "$tree"
     mv -- "$disk.new" "$disk"
   fi

@@ -92,7 +92,7 @@ pub struct Repaired {
 /// ```
 ///
 /// # Errors
-/// As [`check`]; `EBUSY` while another program has the image open; what the host says of writing.
+/// As [`check()`]; `EBUSY` while another program has the image open; what the host says of writing.
 pub fn repair(source: impl Into<Source>) -> Result<Repaired, Error> {
     let source = source.into();
     let who = source.to_string();
