@@ -62,7 +62,7 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// The slot that the chain has in [`Used::head`]; less than [`Queue::size`].
+    /// The slot that the chain has in [`Used::head`](super::Used::head); less than [`Queue::size`].
     pub fn head(&self) -> u16 {
         self.head
     }
@@ -158,7 +158,7 @@ impl<'a> Chain<'a> {
         self.queue.tables.as_ref().map(|_| self.head)
     }
 
-    /// Hands the chain, which is not empty, to the device. `token` comes back in [`Used`].
+    /// Hands the chain, which is not empty, to the device. `token` comes back in [`Used`](super::Used).
     pub fn commit(mut self, token: u64) {
         let Some((index, last)) = self.pending.take() else {
             debug_assert!(false, "an empty chain");
