@@ -19,7 +19,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use rump::Errno;
-use rump::fs::{self, File, FileType};
+use rump::fs::{self, File, FileType, Metadata};
 
 /// The path of the kernel's counters; it hides a file of that name.
 pub(crate) const METRICS: &[u8] = b"/.metrics";
@@ -304,19 +304,19 @@ fn find(request: &Request, root: &[u8], path: &[u8], wall: i64) -> Result<Found,
     match facts.file_type() {
         FileType::Dir if !slash => Ok(Found::Elsewhere),
         FileType::Dir => directory(request, &full, path, wall).map(Found::Answer),
-        FileType::Reg if !slash => Ok(Found::Answer(regular(request, file, path, wall)?)),
+        FileType::Reg if !slash => Ok(Found::Answer(regular(request, file, &facts, path, wall))),
         FileType::Reg => Err(Errno::ENOTDIR),
         // Devices, FIFOs and sockets have no bytes that a client could want.
         _ => Err(Errno::EACCES),
     }
 }
 
-fn regular(request: &Request, file: File, path: &[u8], wall: i64) -> Result<Outgoing, Errno> {
-    let facts = file.metadata()?;
-    let tag = tag_of(&facts);
+/// Answers for a regular file, of which `facts` are known.
+fn regular(request: &Request, file: File, facts: &Metadata, path: &[u8], wall: i64) -> Outgoing {
+    let tag = tag_of(facts);
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
     let answer = answer::for_file(request, FileFacts { name, tag }, wall);
-    Ok(Outgoing {
+    Outgoing {
         text: answer.text,
         sent: 0,
         body: match answer.part {
@@ -324,7 +324,7 @@ fn regular(request: &Request, file: File, path: &[u8], wall: i64) -> Result<Outg
             None => Body::Nothing,
         },
         keep_alive: request.keep_alive,
-    })
+    }
 }
 
 /// A directory's index page if it has one, else the list of what is in it.
@@ -333,10 +333,13 @@ fn directory(request: &Request, full: &[u8], path: &[u8], wall: i64) -> Result<O
     let mut index = full.to_vec();
     index.extend_from_slice(INDEX);
     match File::open(&index) {
-        Ok(file) if file.metadata()?.file_type() == FileType::Reg => {
-            return regular(request, file, INDEX, wall);
+        Ok(file) => {
+            let facts = file.metadata()?;
+            if facts.file_type() == FileType::Reg {
+                return Ok(regular(request, file, &facts, INDEX, wall));
+            }
         }
-        Ok(_) | Err(Errno::ENOENT | Errno::ELOOP | Errno::ENAMETOOLONG) => {}
+        Err(Errno::ENOENT | Errno::ELOOP | Errno::ENAMETOOLONG) => {}
         Err(errno) => return Err(errno),
     }
     // A client of HTTP/1.0 knows the end of the list by the end of the connection.
