@@ -6,6 +6,7 @@ use crate::file::File;
 use crate::metadata::Metadata;
 use crate::source::{Attachment, Source};
 use rumpkern::kauth::Cred;
+use rumpkern::lwp::Attached;
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 use rumpvfs::Vfs;
@@ -148,6 +149,16 @@ impl Image {
         })
     }
 
+    /// Makes the calling thread one of the image's kernel until the guard is dropped, in the same thread. Calls need no such
+    /// thing, but for a run of small ones it saves each of them doing so; and meanwhile `rump::sys` has the kernel's own calls.
+    ///
+    /// # Errors
+    /// `ESRCH`: the kernel is gone.
+    pub fn enter(&self) -> Result<Entered, Error> {
+        let entered = self.mounted.attachment.enter()?;
+        Ok(Entered { _attached: entered })
+    }
+
     pub(crate) fn mounted(&self) -> &Arc<Mounted> {
         &self.mounted
     }
@@ -269,6 +280,12 @@ impl Image {
             vfs.unmount(&mounted.mount)
         })
     }
+}
+
+/// The calling thread is one of an image's kernel; see [`Image::enter`].
+pub struct Entered {
+    /// `None` where it was one already.
+    _attached: Option<Attached>,
 }
 
 fn cannot_mount(source: &Source, options: &Options, errno: Errno) -> Error {

@@ -66,7 +66,7 @@ mod source;
 pub use dir::{DirEntry, ReadDir, Walk, WalkEntry};
 pub use error::{Error, Shown};
 pub use file::File;
-pub use image::{Image, Options};
+pub use image::{Entered, Image, Options};
 pub use metadata::{FileType, Metadata};
 pub use rumpuser::{Errno, WallTime};
 pub use rumpvfs::vfsops::StatVfs;

@@ -21,6 +21,11 @@ fn file(fd: usize) -> Result<alloc::sync::Arc<File>, Errno> {
     curproc()?.fds().get(fd)
 }
 
+/// getpid(2).
+pub fn getpid() -> Result<u32, Errno> {
+    curproc().map(|proc| proc.pid())
+}
+
 /// open(2): a descriptor.
 pub fn open(path: &[u8], flags: OpenFlags, mode: u16) -> Result<usize, Errno> {
     let (proc, vfs) = caller()?;

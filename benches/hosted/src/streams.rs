@@ -1,0 +1,102 @@
+//! Large files, read and written from end to end.
+
+use crate::tell;
+use anyhow::{Result, ensure};
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use ukfs::{Image, Options};
+
+const STEP: usize = 1 << 20;
+const LARGE: usize = 64 << 20;
+/// More than the cache holds.
+const LARGER: usize = 256 << 20;
+
+fn rate(bytes: usize, time: Duration) -> f64 {
+    bytes as f64 / time.as_secs_f64() / 1e6
+}
+
+fn write(bytes: usize, mut write_at: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+    let buffer = vec![0xa5; STEP];
+    for offset in (0..bytes).step_by(STEP) {
+        write_at(&buffer, offset as u64)?;
+    }
+    Ok(())
+}
+
+fn read(
+    bytes: usize,
+    mut read_at: impl FnMut(&mut [u8], u64) -> Result<usize>,
+) -> Result<Duration> {
+    let mut buffer = vec![0; STEP];
+    let start = Instant::now();
+    let mut offset = 0;
+    while offset < bytes {
+        let count = read_at(&mut buffer, offset as u64)?;
+        ensure!(
+            count > 0 && buffer[count - 1] == 0xa5,
+            "not what was written"
+        );
+        offset += count;
+    }
+    Ok(start.elapsed())
+}
+
+/// 64 MiB: written to a new file and made stable; then read where they are cached.
+pub fn large(image: &Path) -> Result<()> {
+    let image = Image::open(image, Options::new().write(true))?;
+    let entered = image.enter()?;
+    let file = image.create_file("/large")?;
+    let start = Instant::now();
+    write(LARGE, |bytes, at| Ok(file.write_all_at(bytes, at)?))?;
+    file.sync_all()?;
+    tell("write 64 MiB and sync", rate(LARGE, start.elapsed()));
+    let again = || read(LARGE, |buffer, at| Ok(file.read_at(buffer, at)?));
+    again()?;
+    tell("read 64 MiB cached", rate(LARGE, again()?));
+    drop((file, entered));
+    image.close()?;
+    Ok(())
+}
+
+/// 256 MiB of a file on the image, beside as much of the backing file itself, all of which the host has in its memory.
+pub fn beside_plain(path: &Path, version: u8) -> Result<()> {
+    let plain = OpenOptions::new().read(true).write(true).open(path)?;
+    let whole = plain.metadata()?.len() as usize;
+    let middle = (whole - LARGER) as u64 / 2;
+    // What is measured after this needs no new memory of the host's.
+    write(whole, |bytes, at| Ok(plain.write_all_at(bytes, at)?))?;
+    let start = Instant::now();
+    write(LARGER, |bytes, at| {
+        Ok(plain.write_all_at(bytes, middle + at)?)
+    })?;
+    plain.sync_data()?;
+    let plain_write = rate(LARGER, start.elapsed());
+    let plain_read = read(LARGER, |buffer, at| Ok(plain.read_at(buffer, middle + at)?))?;
+    let plain_read = rate(LARGER, plain_read);
+    drop(plain);
+
+    ukfs::mkfs::make(path, &ukfs::mkfs::Options::new().version(version))?;
+    let image = Image::open(path, Options::new().write(true))?;
+    let file = image.create_file("/large")?;
+    let start = Instant::now();
+    write(LARGER, |bytes, at| Ok(file.write_all_at(bytes, at)?))?;
+    file.sync_all()?;
+    let own_write = rate(LARGER, start.elapsed());
+    drop(file);
+    image.close()?;
+
+    let image = Image::open(path, Options::new())?;
+    let file = image.open_file("/large")?;
+    let once = || read(LARGER, |buffer, at| Ok(file.read_at(buffer, at)?));
+    let (first, again) = (rate(LARGER, once()?), rate(LARGER, once()?));
+    drop(file);
+    image.close()?;
+    tell("sequential write and sync", 100.0 * own_write / plain_write);
+    tell("sequential read, first", 100.0 * first / plain_read);
+    tell("sequential read, again", 100.0 * again / plain_read);
+    tell("plain read", plain_read);
+    tell("plain write and sync", plain_write);
+    Ok(())
+}
