@@ -79,6 +79,10 @@ pub trait Threads: Sync {
     /// itself in long loops.
     fn cooperative(&self) -> bool;
 
+    /// A place where the calling thread could be taken off the processor: kernels built with debug assertions
+    /// say so before they take a lock. For a host that explores interleavings; others need do nothing.
+    fn may_preempt(&self) {}
+
     /// The calling thread's word of kernel state, 0 at first (`rumpuser_curlwp`).
     fn local(&self) -> usize;
 

@@ -120,6 +120,9 @@ impl Order {
 
     /// Before a blocking acquisition of the lock at `lock`.
     pub(crate) fn check(self, lock: usize) {
+        if let Some(host) = rumpuser::try_host() {
+            host.threads().may_preempt();
+        }
         crate::lwp::with_held(|held| held.check(lock, self.class));
     }
 
