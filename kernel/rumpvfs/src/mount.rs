@@ -24,6 +24,8 @@ pub struct Mount {
     covered: Mutex<Option<VnodeRef>>,
     live: AtomicBool,
     read_only: AtomicBool,
+    /// Why data were lost since this was last told.
+    loss: Mutex<Option<Errno>>,
     vnodes: Weak<VnodeCache>,
     pages: Arc<PageCacheStats>,
     /// Renames that move a directory exclude each other, so that no loop is made
@@ -66,6 +68,7 @@ impl Mount {
                         .as_ref()
                         .is_some_and(|device| device.info().read_only),
             ),
+            loss: Mutex::new(None),
             device: parts.device,
             vnodes: parts.vnodes,
             pages: parts.pages,
@@ -133,6 +136,16 @@ impl Mount {
         let mut stat = self.file_system.statvfs()?;
         stat.read_only = self.is_read_only();
         Ok(stat)
+    }
+
+    /// Data of a file could not be written and are gone.
+    pub(crate) fn note_loss(&self, errno: Errno) {
+        *self.loss.lock() = Some(errno);
+    }
+
+    /// Tells of such a loss, once.
+    pub(crate) fn take_loss(&self) -> Result<(), Errno> {
+        self.loss.lock().take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn set_read_only(&self, read_only: bool) {

@@ -65,7 +65,10 @@ impl Vfs {
         if let Some(device) = mount.device() {
             result = result.and(self.devvp(device).flush(wait));
         }
-        result
+        match wait {
+            Wait::Stable => result.and(mount.take_loss()),
+            Wait::Started => result,
+        }
     }
 
     /// Starts the thread that syncs, unless it runs. For kernels in which something is mounted for writing.

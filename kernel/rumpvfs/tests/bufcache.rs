@@ -196,6 +196,34 @@ fn errors_reach_whoever_waits_and_a_buffer_that_cannot_be_written_is_kept() {
 }
 
 #[test]
+fn when_nothing_but_buffers_that_cannot_be_written_is_left_others_are_read_but_not_changed() {
+    let _lwp = attach(MEMORY);
+    let (disk, cache, devvp) = rig(4);
+    disk.shared().bad.lock().unwrap().extend(0..4);
+    for sector in 0..4 {
+        let mut buf = devvp.getblk(sector, 512).unwrap();
+        buf.fill(sector as u8);
+        assert_eq!(buf.bwrite(), Err(Errno::EIO));
+    }
+    assert_eq!(cache.stats().failed, 4);
+    let expected = on_disk(&disk, 100, 512);
+    assert!(devvp.bread(100, 512).unwrap()[..] == expected);
+    assert_eq!(devvp.getblk(100, 512).err(), Some(Errno::EIO));
+    assert_eq!(devvp.bmodify(101, 512).err(), Some(Errno::EIO));
+    for sector in 0..4 {
+        assert_eq!(devvp.bread(sector, 512).unwrap()[..], [sector as u8; 512]);
+    }
+    // As soon as one can be written, there is room.
+    disk.shared().bad.lock().unwrap().clear();
+    devvp.getblk(100, 512).unwrap().bwrite().unwrap();
+    assert_eq!(devvp.flush(Wait::Stable), Ok(()));
+    assert_eq!(cache.stats().failed, 0);
+    for sector in 0..4 {
+        assert_eq!(on_disk(&disk, sector, 512), [sector as u8; 512]);
+    }
+}
+
+#[test]
 fn threads_that_add_to_the_same_buffers_lose_nothing() {
     let _lwp = attach(MEMORY);
     let (disk, _, devvp) = rig(6);

@@ -36,7 +36,8 @@ pub enum Reclaimed {
     PageoutStarted(usize),
     /// It is busy, or its object is, or it is dirty and may not be written now.
     Busy,
-    /// Somebody else holds the frame: freeing the cache's handle would free nothing.
+    /// Trying again soon is no use: somebody else holds the frame, so that freeing the cache's handle would free
+    /// nothing; or the device did not take it.
     Referenced,
     /// The object no longer has this page.
     Gone,

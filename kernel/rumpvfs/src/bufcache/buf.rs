@@ -1,6 +1,6 @@
 //! Buffers, and a file system's way to them.
 
-use super::{BufCache, Found, Key, MAX_BUF, one};
+use super::{BufCache, Found, Key, MAX_BUF, Settled, one};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
 use alloc::sync::Arc;
@@ -94,7 +94,7 @@ impl Devvp {
         match self.read(place.key, place.whole) {
             Ok(frame) => {
                 if placed {
-                    self.cache.settle(place.key, frame.clone(), None);
+                    self.cache.settle(place.key, frame.clone(), Settled::Clean);
                 }
                 Ok(Buf::new(frame, &place))
             }
@@ -156,7 +156,7 @@ impl Devvp {
                     };
                 }
                 Found::Full => {
-                    self.cache.wait_for_room();
+                    self.cache.wait_for_room()?;
                     continue;
                 }
             }
@@ -267,15 +267,16 @@ impl BufMut {
         let frames = match one(frame.clone(), self.place.whole) {
             Ok(frames) => frames,
             Err(errno) => {
-                cache.settle(self.place.key, frame, Some(self.devvp.device.clone()));
+                let device = self.devvp.device.clone();
+                cache.settle(self.place.key, frame, Settled::Dirty(device));
                 return Err(errno);
             }
         };
         let device = &self.devvp.device;
         let (frames, result) = specfs::transfer(&**device, BioOp::Write, self.place.key.1, frames);
         drop(frames);
-        let dirty = result.is_err().then(|| device.clone());
-        cache.settle(self.place.key, frame, dirty);
+        let settled = Settled::after(result, device.clone());
+        cache.settle(self.place.key, frame, settled);
         result
     }
 
@@ -306,7 +307,7 @@ impl BufMut {
         if many {
             cache.start_write(device, self.place.key, frame, self.place.whole);
         } else {
-            cache.settle(self.place.key, frame, Some(device));
+            cache.settle(self.place.key, frame, Settled::Dirty(device));
         }
     }
 }
@@ -345,12 +346,6 @@ impl Drop for BufMut {
             return;
         };
         let cache = &self.devvp.cache;
-        let state = cache.state.lock();
-        let device = state
-            .table
-            .peek(&self.place.key)
-            .and_then(|entry| entry.device.clone());
-        drop(state);
-        cache.settle(self.place.key, frame, device);
+        cache.settle(self.place.key, frame, Settled::Same);
     }
 }

@@ -13,6 +13,10 @@
 //! The number of buffers is fixed when the cache is made: about 5 % of the memory there is. When none can be
 //! had, because all are being read or written, a reader reads past the cache.
 //!
+//! A buffer that cannot be written stays dirty, for what it holds is nowhere else: flushes try again, and answer
+//! `EIO` as long as there is one. When such buffers are all that is left, others can be read, past the cache, but not
+//! changed.
+//!
 //! A thread that has a [`BufMut`] must not ask for the same buffer again. One that takes several takes them in an
 //! order of the file system's.
 //!
@@ -80,6 +84,8 @@ pub struct BufStats {
     pub capacity: usize,
     /// Buffers whose contents the disk does not have yet.
     pub dirty: usize,
+    /// Those of them that could not be written so far.
+    pub failed: usize,
 }
 
 /// The cache of a kernel.
@@ -93,12 +99,34 @@ pub struct BufCache {
     evictions: AtomicU64,
 }
 
+/// What becomes of a buffer that was busy.
+enum Settled {
+    /// As it was before.
+    Same,
+    /// The disk has these contents.
+    Clean,
+    /// The disk is to have them.
+    Dirty(Arc<dyn BlockIo>),
+    /// The disk did not take them.
+    Failed(Arc<dyn BlockIo>),
+}
+
+impl Settled {
+    /// After it was written to `device`.
+    fn after(result: Result<(), Errno>, device: Arc<dyn BlockIo>) -> Settled {
+        match result {
+            Ok(()) => Settled::Clean,
+            Err(_) => Settled::Failed(device),
+        }
+    }
+}
+
 /// What was found of a buffer.
 enum Found {
     Frame(Frame),
     /// A place was made for it, marked busy: the caller fills it.
     Place,
-    /// There is no place: all buffers are busy.
+    /// There is no place: all buffers are busy, or cannot be written.
     Full,
     /// Room could not be made: a dirty buffer cannot be written.
     Error(Errno),
@@ -135,6 +163,7 @@ impl BufCache {
             buffers: state.table.len(),
             capacity: state.table.capacity(),
             dirty: state.dirty,
+            failed: state.table.oldest_first().filter(|it| it.1.failed).count(),
         }
     }
 
@@ -182,12 +211,12 @@ impl BufCache {
             if state.table.insert(key, entry).is_ok() {
                 return Found::Place;
             }
-            let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some();
-            let clean = |found: &(&Key, &Entry)| idle(found) && !found.1.dirty;
+            let may_go = |(_, entry): &(&Key, &Entry)| entry.frame.is_some() && !entry.failed;
+            let clean = |found: &(&Key, &Entry)| may_go(found) && !found.1.dirty;
             let oldest = state.table.oldest_first().find(clean);
             let oldest = match is_page_daemon() {
                 true => oldest,
-                false => oldest.or_else(|| state.table.oldest_first().find(idle)),
+                false => oldest.or_else(|| state.table.oldest_first().find(may_go)),
             };
             let Some(oldest) = oldest.map(|(key, _)| *key) else {
                 return Found::Full;
@@ -215,13 +244,13 @@ impl BufCache {
             let frames = match one(frame.clone(), bytes) {
                 Ok(frames) => frames,
                 Err(errno) => {
-                    self.settle(key, frame, Some(device));
+                    self.settle(key, frame, Settled::Dirty(device));
                     return Err(errno);
                 }
             };
             let (frames, result) = specfs::transfer(&*device, BioOp::Write, key.1, frames);
             drop(frames);
-            self.settle(key, frame, result.is_err().then_some(device));
+            self.settle(key, frame, Settled::after(result, device));
             return result.map(|()| self.state.lock());
         }
         let gone = state.table.remove(&key);
@@ -231,28 +260,51 @@ impl BufCache {
         Ok(self.state.lock())
     }
 
-    /// Waits until not all buffers are busy.
-    fn wait_for_room(&self) {
+    /// Waits until not all buffers are busy. If those that are not cannot be written, tries the oldest of them again.
+    ///
+    /// # Errors
+    /// The device's, if that fails.
+    fn wait_for_room(self: &Arc<Self>) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        let busy = |entry: &Entry| entry.frame.is_none();
-        while state.table.len() == state.table.capacity()
-            && state.table.oldest_first().all(|(_, entry)| busy(entry))
-        {
-            state = self.settled.wait(state);
+        while state.table.len() == state.table.capacity() {
+            let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some();
+            let oldest = state.table.oldest_first().find(idle);
+            let Some(oldest) = oldest.map(|(key, _)| *key) else {
+                state = self.settled.wait(state);
+                continue;
+            };
+            let may_go = |entry: &Entry| entry.frame.is_some() && !entry.failed;
+            if state.table.oldest_first().any(|(_, entry)| may_go(entry)) {
+                return Ok(());
+            }
+            return self.retire(state, oldest).map(drop);
         }
+        Ok(())
     }
 
     /// Settles a busy buffer.
-    fn settle(&self, key: Key, frame: Frame, dirty: Option<Arc<dyn BlockIo>>) {
+    fn settle(&self, key: Key, frame: Frame, how: Settled) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if let Some(entry) = state.table.peek_mut(&key) {
             entry.frame = Some(frame);
-            let now = dirty.is_some();
-            state.dirty = state.dirty + usize::from(now) - usize::from(entry.dirty);
-            entry.dirty = now;
-            entry.failed = false;
-            entry.device = dirty;
+            let was = entry.dirty;
+            match how {
+                Settled::Same => {}
+                Settled::Clean => {
+                    (entry.dirty, entry.failed) = (false, false);
+                    entry.device = None;
+                }
+                Settled::Dirty(device) => {
+                    entry.dirty = true;
+                    entry.device = Some(device);
+                }
+                Settled::Failed(device) => {
+                    (entry.dirty, entry.failed) = (true, true);
+                    entry.device = Some(device);
+                }
+            }
+            state.dirty = state.dirty + usize::from(entry.dirty) - usize::from(was);
         }
         state.table.touch(&key);
         drop(guard);
@@ -310,15 +362,9 @@ impl BufCache {
                 key.1
             );
         }
-        let failed = result.is_err();
-        self.settle(key, frame, failed.then_some(device));
+        self.settle(key, frame, Settled::after(result, device));
         // Only now: who waits for all writes then looks which failed.
-        let mut state = self.state.lock();
-        state.writing -= 1;
-        if let Some(entry) = state.table.peek_mut(&key) {
-            entry.failed |= failed;
-        }
-        drop(state);
+        self.state.lock().writing -= 1;
         self.settled.notify_all();
     }
 

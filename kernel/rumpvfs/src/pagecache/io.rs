@@ -147,10 +147,15 @@ impl Vnode {
     /// exclusively.
     ///
     /// # Errors
-    /// `EROFS`, `EFBIG`, `ENOSPC`, `EIO`, `ENOMEM`: if not even the first byte could be written.
+    /// `EROFS`, `EFBIG`, `ENOSPC`, `EIO`, `ENOMEM`: if not even the first byte could be written. `EIO` as well if what was
+    /// written before cannot be brought to the device.
     pub fn write(self: &Arc<Self>, offset: u64, data: &[u8]) -> Result<usize, Errno> {
         self.mount().check_writable()?;
         self.check_readable()?;
+        if self.failed_pages() > 0 {
+            // Nothing is added to what the device does not take.
+            self.flush_pages(crate::vnode::Wait::Stable)?;
+        }
         let most = i64::MAX as u64;
         let end = offset.checked_add(data.len() as u64).ok_or(Errno::EFBIG)?;
         if end > most {

@@ -43,18 +43,23 @@ struct Page {
     busy: bool,
     /// The disk does not have these contents yet. The page has a tag in the tree, too.
     dirty: bool,
+    /// It is dirty, and the last attempt to write it failed.
+    failed: bool,
 }
 
 const CLAIMED: Page = Page {
     frame: None,
     busy: true,
     dirty: false,
+    failed: false,
 };
 
 struct State {
     tree: Tree<Page>,
     /// Dirty pages.
     dirty: usize,
+    /// Those of them that could not be written.
+    failed: usize,
     /// Pages being written.
     writing: usize,
     /// Why a write failed that nobody waited for; told to the next who asks for the file to be stable.
@@ -76,6 +81,7 @@ impl PageObject {
             state: Mutex::new(State {
                 tree: Tree::new(),
                 dirty: 0,
+                failed: 0,
                 writing: 0,
                 write_error: None,
             }),
@@ -85,7 +91,7 @@ impl PageObject {
     }
 }
 
-/// What the page cache of a kernel does. All but the two last only grow.
+/// What the page cache of a kernel does. All but the three last only grow.
 #[derive(Default)]
 pub(crate) struct PageCacheStats {
     hits: AtomicU64,
@@ -98,7 +104,9 @@ pub(crate) struct PageCacheStats {
     writes: AtomicU64,
     pages_written: AtomicU64,
     write_errors: AtomicU64,
+    pages_lost: AtomicU64,
     dirty: AtomicUsize,
+    failed: AtomicUsize,
     readers: AtomicUsize,
 }
 
@@ -125,8 +133,12 @@ pub struct PageCacheCounts {
     pub pages_written: u64,
     /// Writes that failed.
     pub write_errors: u64,
+    /// Dirty pages that were given up, since they could not be written.
+    pub pages_lost: u64,
     /// Dirty pages now.
     pub dirty: usize,
+    /// Those of them that could not be written so far.
+    pub failed: usize,
     /// Open files that are being read sequentially now.
     pub readers: usize,
 }
@@ -145,7 +157,9 @@ impl PageCacheStats {
             writes: get(&self.writes),
             pages_written: get(&self.pages_written),
             write_errors: get(&self.write_errors),
+            pages_lost: get(&self.pages_lost),
             dirty: self.dirty.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
             readers: self.readers.load(Ordering::Relaxed),
         }
     }
@@ -243,11 +257,16 @@ impl Vnode {
         }
     }
 
-    /// Page `index` is as the disk has it.
+    /// Page `index` is as the disk has it, or will never be.
     fn clean(&self, state: &mut State, index: u64) {
         let Some(page) = state.tree.get_mut(index) else {
             return;
         };
+        if core::mem::replace(&mut page.failed, false) {
+            state.failed -= 1;
+            let stats = self.mount().page_stats();
+            stats.failed.fetch_sub(1, Ordering::Relaxed);
+        }
         if core::mem::replace(&mut page.dirty, false) {
             state.dirty -= 1;
             state.tree.tag(index, false);
@@ -266,6 +285,11 @@ impl Vnode {
     /// How many pages are dirty.
     pub fn dirty_pages(&self) -> usize {
         self.page_state().dirty
+    }
+
+    /// How many dirty pages could not be written so far.
+    pub fn failed_pages(&self) -> usize {
+        self.page_state().failed
     }
 
     /// Whether the pages could be dropped without waiting; `false` as well if that cannot be said now.
@@ -292,6 +316,7 @@ impl Vnode {
             && let Err(errno) = self.flush_pages(crate::vnode::Wait::Stable)
         {
             log::error!("{self:?}: dirty pages are lost: {errno}");
+            self.mount().note_loss(errno);
         }
         self.drop_pages(0);
     }
@@ -328,6 +353,10 @@ impl Object for Vnode {
             return Reclaimed::Busy;
         }
         if page.frame.as_ref().is_some_and(|frame| !frame.is_unique()) {
+            return Reclaimed::Referenced;
+        }
+        if page.failed {
+            // The syncer and whoever wants the file to be stable try again.
             return Reclaimed::Referenced;
         }
         if page.dirty {

@@ -6,17 +6,21 @@
 //! stays readable: the device reads the very frame that the cache holds.
 //!
 //! If a write fails, the pages stay dirty, the log says so, and the next who asks for the file to be
-//! stable gets the error.
+//! stable gets the error, as does whoever writes to the file before it could be made stable. The syncer, fsync
+//! and sync try again; the pagedaemon does not. So that memory is not used up by pages that can never be
+//! written, no more than an eighth of it may be kept so: pages that fail then are *lost*. They are dropped, the
+//! log says which, and the error is told to the next fsync of the file and to the next sync or unmount of its mount.
 
-use super::{PAGE, PageCacheStats};
+use super::{PAGE, PageCacheStats, State};
 use crate::specfs;
 use crate::vnode::{Vnode, Wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use rumpkern::kmem;
 use rumpkern::locks::Mutex;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
-use rumpkern::uvm::lru::Reclaimed;
+use rumpkern::uvm::lru::{self, Reclaimed};
 use rumpkern::uvm::{self, Frame, Pageout};
 use rumpuser::{Errno, SECTOR_SIZE};
 
@@ -107,7 +111,7 @@ impl Vnode {
         };
         let ready = |index: u64| {
             let page = state.tree.get(index);
-            page.is_some_and(|page| page.dirty && !page.busy)
+            page.is_some_and(|page| page.dirty && !page.busy && !(pageout && page.failed))
         };
         if !ready(index) {
             return Ok(0);
@@ -199,14 +203,15 @@ impl Vnode {
             PageCacheStats::add(&self.mount().page_stats().write_errors, 1);
             log::error!("{self:?}: pages {pages:?} could not be written: {errno}");
         }
-        let mut freed = 0;
+        let (mut freed, mut lost) = (0, 0);
         let mut state = self.page_state();
         state.writing -= (pages.end - pages.start) as usize;
         if failed.is_some() {
             state.write_error = failed;
         }
-        for index in pages {
-            if result.is_ok() {
+        for index in pages.clone() {
+            let gives_up = failed.is_some() && !self.keep_failed(&mut state, index);
+            if result.is_ok() || gives_up {
                 self.clean(&mut state, index);
             }
             let Some(page) = state.tree.get_mut(index) else {
@@ -214,16 +219,43 @@ impl Vnode {
             };
             page.busy = false;
             let sole = page.frame.as_ref().is_some_and(Frame::is_unique);
-            if pageout.is_some() && result.is_ok() && sole {
-                state.tree.remove(index);
-                freed += 1;
+            let written_to_be_freed = pageout.is_some() && result.is_ok() && sole;
+            if !written_to_be_freed && !gives_up {
+                continue;
+            }
+            freed += usize::from(sole);
+            lost += u64::from(gives_up);
+            let page = state.tree.remove(index);
+            if let Some(frame) = page.and_then(|page| page.frame).filter(|_| !sole) {
+                // It may have been lent, and live on.
+                lru::dequeue(&frame);
             }
         }
         drop(state);
+        if let Some(errno) = failed.filter(|_| lost > 0) {
+            PageCacheStats::add(&self.mount().page_stats().pages_lost, lost);
+            log::error!("{self:?}: {lost} of pages {pages:?} are lost");
+            self.mount().note_loss(errno);
+        }
         self.pages.settled.notify_all();
         if let Some(pageout) = pageout {
             pageout.done(freed);
         }
+    }
+
+    /// Page `index` could not be written. Whether it is kept, to be tried again.
+    fn keep_failed(&self, state: &mut State, index: u64) -> bool {
+        let Some(page) = state.tree.get_mut(index).filter(|page| !page.failed) else {
+            return true;
+        };
+        let stats = self.mount().page_stats();
+        if stats.failed.fetch_add(1, Ordering::Relaxed) >= uvm::limit_pages() / 8 {
+            stats.failed.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        page.failed = true;
+        state.failed += 1;
+        true
     }
 
     /// Makes the file stable: its pages, then its metadata, then the device.

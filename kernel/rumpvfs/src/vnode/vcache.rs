@@ -262,7 +262,7 @@ impl VnodeCache {
 }
 
 /// Marks an idle vnode as being forgotten, to make room: one without pages if there is one among the oldest, since
-/// with a vnode go its pages.
+/// with a vnode go its pages; else one whose pages the device takes, if it can.
 fn spare_one(table: &mut MutexGuard<'_, Table>) -> Option<Arc<Vnode>> {
     /// Idle vnodes that are looked at.
     const LOOKED_AT: usize = 64;
@@ -274,7 +274,8 @@ fn spare_one(table: &mut MutexGuard<'_, Table>) -> Option<Arc<Vnode>> {
         idle.take(LOOKED_AT)
     };
     let without_pages = idle().find(|(_, vnode)| vnode.cached_pages() == 0);
-    let (key, _) = without_pages.or_else(|| idle().next())?;
+    let writable = || idle().find(|(_, vnode)| vnode.failed_pages() == 0);
+    let (key, _) = without_pages.or_else(writable).or_else(|| idle().next())?;
     take_idle(table, &key)
 }
 
