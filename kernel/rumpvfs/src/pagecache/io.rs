@@ -1,5 +1,6 @@
 //! Reading and writing the bytes of files, and lending their pages to the network.
 
+use super::share::Share;
 use super::{PAGE, ReadAhead, State};
 use crate::vnode::{Vnode, VnodeType};
 use alloc::sync::Arc;
@@ -169,7 +170,9 @@ impl Vnode {
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
-            let len = (WRITE_CHUNK - at % WRITE_CHUNK).min((data.len() - done) as u64) as usize;
+            let len = (WRITE_CHUNK - at % WRITE_CHUNK).min((data.len() - done) as u64);
+            let share = Share::up_to((at + len).div_ceil(PAGE) - at / PAGE);
+            let len = len.min((at / PAGE + share.pages()) * PAGE - at) as usize;
             match self.write_chunk(at, &data[done..done + len]) {
                 Ok(()) => done += len,
                 Err(errno) => {
@@ -221,6 +224,7 @@ impl Vnode {
         };
         let old = self.size();
         let (first, past) = (start / PAGE, old.div_ceil(PAGE));
+        let _share = Share::of(past - first);
         let mut owned: Vec<Owned> = kmem::try_vec((past - first) as usize)?;
         for index in first..past {
             match self.own(index, false) {

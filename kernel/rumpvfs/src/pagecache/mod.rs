@@ -7,6 +7,7 @@
 //! - `getpages.rs`: brings pages in, in runs, with read-ahead (`readahead.rs`);
 //! - `writeback.rs`: brings dirty pages out, in runs;
 //! - `io.rs`: read and write of bytes, and pages for the network, on top of the two;
+//! - `share.rs`: how many pages writers hold;
 //! - `tree.rs`: where the pages of an object are kept.
 //!
 //! Frames are shared by reference: a page that is under way to the network or the disk is the page of the
@@ -19,6 +20,7 @@
 mod getpages;
 mod io;
 mod readahead;
+mod share;
 mod tree;
 mod writeback;
 

@@ -14,6 +14,7 @@ use rumpfs_ffs::vfsops::Ffs;
 use rumpkern::kauth::Cred;
 use rumpkern::lwp::{Attached, curproc};
 use rumpkern::proc::Proc;
+use rumpkern::uvm;
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpkern::{Config, Kernel};
 use rumpuser::{Errno, SECTOR_SIZE};
@@ -21,16 +22,14 @@ use rumpvfs::specfs::{BlockIo, DeviceInfo};
 use rumpvfs::vfs::{MountRequest, Sizes, Vfs};
 use rumpvfs::vnode::Wait;
 
-/// Memory that the host gives; the budget is what the test says.
-const HOST_MEMORY: usize = 32 << 20;
-
 static KERNEL: OnceLock<Arc<Kernel>> = OnceLock::new();
 
 /// Makes this thread an lwp of a kernel with `limit` bytes of memory, the same for all tests of a program.
 pub fn attach(limit: usize) -> Attached {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let host = rumpuser_hosted::Host::builder().memory(HOST_MEMORY);
+        // Little more than the budget, for the table of all pages is part of that.
+        let host = rumpuser_hosted::Host::builder().memory(2 * limit);
         host.install().expect("no host was installed before");
         let config = Config {
             memlimit: Some(limit),
@@ -226,7 +225,8 @@ impl Rig {
         let sizes = Sizes {
             vnodes: 24,
             names: 64,
-            buffers: 16,
+            // Half of them may be dirty, which only room in the cache gets rid of.
+            buffers: if uvm::limit_pages() < 256 { 8 } else { 16 },
         };
         let vfs = Vfs::new(sizes, || 0x1234_5678_9abc_def0)?;
         vfs.register(&Ffs)?;
