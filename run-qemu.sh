@@ -93,12 +93,18 @@ package_of() { # TOOL
     nginx) echo nginx-light ;;
     mke2fs | debugfs) echo e2fsprogs ;;
     dig) echo bind9-dnsutils ;;
+    pip3) echo python3-pip ;;
+    fuse3/fuse.h) echo libfuse3-dev ;;
     *) echo "$1" ;;
   esac
 }
 
+# A program, or a header of a library.
 has_tool() {
-  PATH=$PATH:/usr/sbin:/sbin command -v -- "$1" >/dev/null
+  case $1 in
+    *.h) [[ -f /usr/include/$1 ]] ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v -- "$1" >/dev/null ;;
+  esac
 }
 
 apt_get() {

@@ -89,6 +89,14 @@ impl Format {
         },
     ];
 
+    /// The format as the file system's own code names it.
+    pub(crate) fn superblocks(&self) -> rumpfs_ffs::superblock::Format {
+        match self.version {
+            1 => rumpfs_ffs::superblock::Format::Ufs1,
+            _ => rumpfs_ffs::superblock::Format::Ufs2,
+        }
+    }
+
     /// The length at which a file's last byte is the first that needs an indirect block of `level` (1, 2).
     fn first_indirect(&self, level: u32) -> usize {
         // Twelve direct pointers; 32-bit ones in UFS1, 64-bit ones in UFS2 (NetBSD sys/ufs/ufs/dinode.h, UFS_NDADDR).

@@ -163,13 +163,13 @@ impl<'a> Boot<'a> {
 }
 
 /// One of the [`AT_ONCE`] places, held by a lock on a file that the system drops with the process.
-struct Slot {
+pub(crate) struct Slot {
     number: u16,
     _lock: File,
 }
 
 impl Slot {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let folder = scratch("slots");
         loop {
             for number in 0..AT_ONCE {

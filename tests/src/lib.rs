@@ -3,8 +3,9 @@
 //! - [`setup`]: what has to be on the machine, installed by `run-qemu.sh`.
 //! - [`image`]: appliances, built by cargo.
 //! - [`guest`]: one QEMU, booted by `run-qemu.sh`, with its console; at most [`guest::AT_ONCE`] at a time on a machine.
-//! - [`tree`]: what a file system should show; [`disk`]: FFS images that show it, made by Debian's makefs, by NetBSD, by FreeBSD.
-//! - [`hosted`]: disks mounted in this process, without QEMU.
+//! - [`tree`]: what a file system should show; [`disk`]: FFS images that show it, made by Debian's makefs, by NetBSD, by FreeBSD;
+//!   [`volume`]: empty ones to be written, and their check.
+//! - [`hosted`]: disks mounted in this process, without QEMU; [`readers`]: disks read by programs that nobody here wrote.
 //! - [`http`]: a client that can also misbehave.
 //! - [`namespace`]: a network namespace with a tap device, for tests that need whole frames; [`frame`]: such frames.
 //! - [`elf`]: hand-made images of a few instructions, for tests of `run-qemu.sh` itself.
@@ -21,9 +22,11 @@ pub mod http;
 pub mod image;
 pub mod namespace;
 pub mod random;
+pub mod readers;
 pub mod setup;
 pub mod spoil;
 pub mod tree;
+pub mod volume;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What a file system should show: paths, and what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -174,6 +174,24 @@ impl Tree {
             .filter_map(|path| path.strip_prefix(&prefix))
             .filter(|rest| !rest.is_empty() && !rest.contains('/'))
             .collect()
+    }
+
+    /// Compares what was found with this tree, which it should be.
+    ///
+    /// # Errors
+    /// The differences, though not more than twenty.
+    pub fn compare(&self, found: &Self) -> Result<()> {
+        let paths: BTreeSet<&String> = self.nodes.keys().chain(found.nodes.keys()).collect();
+        let pairs = paths
+            .into_iter()
+            .map(|path| (path, found.nodes.get(path), self.nodes.get(path)));
+        let differences: Vec<String> = pairs
+            .filter(|(_, is, should_be)| is != should_be)
+            .take(20)
+            .map(|(path, is, should_be)| format!("{path:?} is {is:?}, should be {should_be:?}"))
+            .collect();
+        ensure!(differences.is_empty(), "{}", differences.join("\n"));
+        Ok(())
     }
 
     /// Fetches everything in this tree from a server and compares it; every directory's page must name what is in it.
