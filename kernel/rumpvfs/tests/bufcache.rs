@@ -137,6 +137,29 @@ fn a_dirty_buffer_is_written_before_it_makes_room() {
 }
 
 #[test]
+fn when_many_are_dirty_the_oldest_are_written_and_what_changes_again_and_again_is_not() {
+    let _lwp = attach(MEMORY);
+    let (disk, cache, devvp) = rig(8);
+    for round in 0..20u64 {
+        for sector in [0, 8 + 8 * round] {
+            let mut buf = devvp.bmodify(sector, 4096).unwrap();
+            buf[..8].copy_from_slice(&round.to_le_bytes());
+            buf.bdwrite();
+        }
+    }
+    assert!(cache.stats().dirty <= 4, "{:?}", cache.stats());
+    assert!(
+        on_disk(&disk, 0, 8) == pattern(1, 8),
+        "written although it was just used"
+    );
+    devvp.flush(Wait::Stable).unwrap();
+    assert_eq!(on_disk(&disk, 0, 8), 19u64.to_le_bytes());
+    for round in 0..20u64 {
+        assert_eq!(on_disk(&disk, 8 + 8 * round, 8), round.to_le_bytes());
+    }
+}
+
+#[test]
 fn a_part_of_a_longer_buffer_is_changed_and_the_rest_stays() {
     let _lwp = attach(MEMORY);
     let (disk, _, devvp) = rig(4);

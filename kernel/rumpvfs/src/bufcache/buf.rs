@@ -290,7 +290,7 @@ impl BufMut {
         }
     }
 
-    /// It is written later. At once, though without waiting, if half of all buffers are dirty already.
+    /// It is written later. If more than half of all buffers are dirty then, the writing of the oldest is started.
     pub fn bdwrite(mut self) {
         self.delay();
     }
@@ -300,15 +300,9 @@ impl BufMut {
             return;
         };
         let cache = &self.devvp.cache;
-        let state = cache.state.lock();
-        let many = state.dirty + state.writing > state.table.capacity() / 2;
-        drop(state);
         let device = self.devvp.device.clone();
-        if many {
-            cache.start_write(device, self.place.key, frame, self.place.whole);
-        } else {
-            cache.settle(self.place.key, frame, Settled::Dirty(device));
-        }
+        cache.settle(self.place.key, frame, Settled::Dirty(device));
+        cache.relieve();
     }
 }
 

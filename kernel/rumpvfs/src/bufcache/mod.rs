@@ -368,6 +368,27 @@ impl BufCache {
         self.settled.notify_all();
     }
 
+    /// Starts writing the oldest dirty buffers if more than half of all are dirty: those that are changed again and again,
+    /// as maps are, stay.
+    fn relieve(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        // Those being written count as dirty until they are not.
+        let dirty = state.dirty.saturating_sub(state.writing);
+        for _ in state.table.capacity() / 2..dirty {
+            let waits =
+                |(_, entry): &(&Key, &Entry)| entry.dirty && !entry.failed && entry.frame.is_some();
+            let Some(key) = state.table.oldest_first().find(waits).map(|(key, _)| *key) else {
+                return;
+            };
+            let Some((device, frame, bytes)) = take(&mut state, &key) else {
+                return;
+            };
+            drop(state);
+            self.start_write(device, key, frame, bytes);
+            state = self.state.lock();
+        }
+    }
+
     /// Writes every dirty buffer of `device`.
     fn flush(self: &Arc<Self>, device: &Arc<dyn BlockIo>, wait: Wait) -> Result<(), Errno> {
         let mut after = None;
