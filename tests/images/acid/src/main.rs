@@ -1,23 +1,33 @@
-//! Copies trees to and from an FFS, in two threads at once, within whatever memory limit the command line gives.
+//! Copies trees to and from an FFS, in several threads at once, within whatever memory limit the command line gives.
 //!
-//! Each thread writes a tree of files whose contents follow from their names, reads it back and compares, copies
-//! it file by file within the volume, compares the copy, and deletes one of the two. So the page cache, the buffer
-//! cache and the pagedaemon are under pressure in both directions all the time.
+//! Each thread has a tree of 64 MiB ([`tree`]) and does the steps with it. The page cache, the buffer cache and the
+//! pagedaemon are under pressure all the time. Words on the command line:
+//!
+//! | word | value |
+//! |---|---|
+//! | `steps` | what each thread does, in order, separated by commas: `write`, `read` (and compare), `sync`, `delete` |
+//! | `threads` | how many threads |
+//! | `piece` | bytes moved at once |
+//! | `counters` | print every counter in the end |
+//!
+//! Prints `acid: thread N: STEP BYTES NANOSECONDS` for each step, and the high-water mark in the end.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
-use alloc::format;
+mod tree;
+
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use rump::fs::{self, File};
-use rump::{Component, Config, Errno, Kernel, sys, thread};
+use rump::{Component, Config, Errno, Kernel, fs, sys, thread};
 use rumpkern::kmem::Kmem;
+use rumpkern::time::now;
 use rumpkern::{aprint, uvm};
 use rumpuser_baremetal::entry;
+use tree::{Fault, Tree};
 
 entry!(main);
 
@@ -31,173 +41,67 @@ const COMPONENTS: &[&Component] = &[
     &rumpdev::DISKS,
 ];
 
-/// Threads at work.
-const THREADS: u32 = 2;
-/// The largest file of a tree, in bytes.
-const LARGE: u64 = 16 << 20;
-/// Small files in a tree.
-const SMALL: u32 = 1000;
-/// Bytes moved at once: neither a multiple nor a fraction of a page.
-const STEP: usize = 3000;
-
 /// The number of threads that found a fault.
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 
-/// A file of a tree.
-struct Planned {
-    name: String,
-    size: u64,
+/// What is to be done.
+struct Job {
+    threads: u32,
+    piece: usize,
+    steps: String,
+    counters: bool,
 }
 
-/// What a tree holds: one large file, sizes around every border of fragments, blocks and indirection, many small ones.
-fn plan() -> impl Iterator<Item = Planned> {
-    let large = core::iter::once(Planned {
-        name: String::from("large"),
-        size: LARGE,
-    });
-    let borders = [
-        512u64,
-        1024,
-        4096,
-        8192,
-        12 * 8192,
-        16_384,
-        65_536,
-        12 * 16_384,
-        1 << 20,
-    ];
-    let around = borders.into_iter().flat_map(|border| {
-        [border - 1, border, border + 1].map(|size| Planned {
-            name: format!("border-{size}"),
-            size,
-        })
-    });
-    let small = (0..SMALL).map(|number| Planned {
-        name: format!("small-{number}"),
-        size: u64::from(number.wrapping_mul(2_654_435_761) % 3000),
-    });
-    large.chain(around).chain(small)
-}
+impl Job {
+    const KEYS: [&str; 4] = ["threads", "piece", "steps", "counters"];
 
-/// The bytes of file `seed` from `offset` on.
-fn fill(seed: u64, offset: u64, bytes: &mut [u8]) {
-    for (at, byte) in (offset..).zip(bytes.iter_mut()) {
-        let word = ((at / 8) ^ (seed << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        *byte = word.to_le_bytes()[(at % 8) as usize];
+    /// From the command line's words; `EINVAL` for a number that is none.
+    fn of(config: &Config) -> Result<Job, Errno> {
+        let mut job = Job {
+            threads: 2,
+            // Neither a multiple nor a fraction of a page.
+            piece: 3000,
+            steps: String::from("write,read,delete"),
+            counters: false,
+        };
+        for (key, value) in &config.rest {
+            match key.as_str() {
+                "threads" => job.threads = value.parse().map_err(|_| Errno::EINVAL)?,
+                "piece" => job.piece = value.parse().map_err(|_| Errno::EINVAL)?,
+                "steps" => job.steps = value.clone(),
+                _ => job.counters = true,
+            }
+        }
+        Ok(job)
     }
 }
 
-/// What goes wrong: the path, and why.
-type Fault = (String, String);
-
-fn fault(path: &str, errno: Errno) -> Fault {
-    (path.into(), format!("{errno}"))
-}
-
-fn write(path: &str, seed: u64, size: u64) -> Result<(), Fault> {
-    let file = File::create(path).map_err(|errno| fault(path, errno))?;
-    let mut bytes = vec![0; STEP];
-    let mut at = 0;
-    while at < size {
-        let count = (size - at).min(STEP as u64) as usize;
-        fill(seed, at, &mut bytes[..count]);
-        put(&file, &bytes[..count]).map_err(|errno| fault(path, errno))?;
-        at += count as u64;
+/// What thread `number` does.
+fn work(number: u32, job: &Job) -> Result<(), Fault> {
+    let tree = Tree::new(number, job.piece);
+    for step in job.steps.split(',') {
+        let start = now();
+        let bytes = match step {
+            "write" => tree.write()?,
+            "read" => tree.compare()?,
+            "delete" => tree.delete()?,
+            "sync" => sys::sync()
+                .map(|()| 0)
+                .map_err(|errno| (String::from("/"), alloc::format!("{errno}")))?,
+            _ => return Err((step.into(), "no such step".into())),
+        };
+        aprint!(
+            "acid: thread {number}: {step} {bytes} {}",
+            now().saturating_since(start).as_nanos()
+        );
     }
     Ok(())
-}
-
-fn put(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
-    while !bytes.is_empty() {
-        let count = file.write(bytes)?;
-        bytes = &bytes[count..];
-    }
-    Ok(())
-}
-
-fn compare(path: &str, seed: u64, size: u64) -> Result<(), Fault> {
-    let file = File::open(path).map_err(|errno| fault(path, errno))?;
-    let (mut bytes, mut wanted) = (vec![0; STEP], vec![0; STEP]);
-    let mut at = 0;
-    loop {
-        let count = file.read(&mut bytes).map_err(|errno| fault(path, errno))?;
-        if count == 0 {
-            break;
-        }
-        fill(seed, at, &mut wanted[..count]);
-        if bytes[..count] != wanted[..count] {
-            return Err((
-                path.into(),
-                format!("wrong bytes between {at} and {}", at + count as u64),
-            ));
-        }
-        at += count as u64;
-    }
-    match at == size {
-        true => Ok(()),
-        false => Err((path.into(), format!("{at} bytes instead of {size}"))),
-    }
-}
-
-fn copy(from: &str, to: &str) -> Result<(), Fault> {
-    let source = File::open(from).map_err(|errno| fault(from, errno))?;
-    let target = File::create(to).map_err(|errno| fault(to, errno))?;
-    let mut bytes = vec![0; STEP];
-    loop {
-        match source
-            .read(&mut bytes)
-            .map_err(|errno| fault(from, errno))?
-        {
-            0 => return Ok(()),
-            count => put(&target, &bytes[..count]).map_err(|errno| fault(to, errno))?,
-        }
-    }
-}
-
-fn work(number: u32) -> Result<(), Fault> {
-    let (original, double) = (format!("/tree-{number}"), format!("/copy-{number}"));
-    let seed_of = |index: usize| u64::from(number) * 100_000 + index as u64;
-    for directory in [&original, &double] {
-        fs::create_dir(directory).map_err(|errno| fault(directory, errno))?;
-    }
-    for (index, file) in plan().enumerate() {
-        write(
-            &format!("{original}/{}", file.name),
-            seed_of(index),
-            file.size,
-        )?;
-    }
-    aprint!("acid: thread {number}: written");
-    for (index, file) in plan().enumerate() {
-        compare(
-            &format!("{original}/{}", file.name),
-            seed_of(index),
-            file.size,
-        )?;
-    }
-    aprint!("acid: thread {number}: compared");
-    for file in plan() {
-        let name = file.name;
-        copy(&format!("{original}/{name}"), &format!("{double}/{name}"))?;
-    }
-    for (index, file) in plan().enumerate() {
-        compare(
-            &format!("{double}/{}", file.name),
-            seed_of(index),
-            file.size,
-        )?;
-    }
-    aprint!("acid: thread {number}: copied and compared");
-    for file in plan() {
-        let path = format!("{original}/{}", file.name);
-        fs::remove_file(&path).map_err(|errno| fault(&path, errno))?;
-    }
-    fs::remove_dir(&original).map_err(|errno| fault(&original, errno))
 }
 
 fn main() -> u8 {
-    let mut config = Config::from_host();
+    let mut config = Config::from_host_with(&Job::KEYS);
     config.mounts = config.mounts_or_root();
+    let job = Job::of(&config);
     let kernel = match Kernel::boot(config, COMPONENTS) {
         Ok(kernel) => kernel,
         Err(errno) => {
@@ -205,7 +109,13 @@ fn main() -> u8 {
             return 1;
         }
     };
-    let status = run(&kernel);
+    let status = match job {
+        Ok(job) => run(&kernel, Arc::new(job)),
+        Err(errno) => {
+            log::error!("acid: the command line: {errno}");
+            1
+        }
+    };
     let stats = uvm::stats();
     aprint!(
         "acid: high water {} of {} pages, {} pageouts, {} hopeless",
@@ -218,7 +128,7 @@ fn main() -> u8 {
 }
 
 /// Lets the threads work; 0 if none found a fault.
-fn run(kernel: &Arc<Kernel>) -> u8 {
+fn run(kernel: &Arc<Kernel>, job: Arc<Job>) -> u8 {
     let process = match kernel.attach("acid") {
         Ok(process) => process,
         Err(errno) => {
@@ -229,10 +139,11 @@ fn run(kernel: &Arc<Kernel>) -> u8 {
     if fs::mount_configured() != Ok(1) {
         return 1;
     }
-    let mut threads = alloc::vec::Vec::new();
-    for number in 0..THREADS {
+    let mut threads = Vec::new();
+    for number in 0..job.threads {
+        let job = job.clone();
         let body = move || {
-            if let Err((path, why)) = work(number) {
+            if let Err((path, why)) = work(number, &job) {
                 log::error!("acid: thread {number}: {path}: {why}");
                 FAULTS.fetch_add(1, Ordering::Relaxed);
             }
@@ -251,6 +162,11 @@ fn run(kernel: &Arc<Kernel>) -> u8 {
     if let Err(errno) = sys::sync() {
         log::error!("acid: sync: {errno}");
         return 1;
+    }
+    if job.counters {
+        kernel
+            .counters()
+            .for_each(|name, _, value| aprint!("{name} {value}"));
     }
     drop(process);
     u8::from(FAULTS.load(Ordering::Relaxed) != 0)
