@@ -7,12 +7,19 @@ use core::hash::{BuildHasher, Hasher};
 
 /// The key.
 #[derive(Clone, Copy)]
-pub(crate) struct Seed([u64; 2]);
+pub struct Seed([u64; 2]);
 
 impl Seed {
     /// The key `key`.
-    pub(crate) const fn new(key: [u64; 2]) -> Seed {
+    pub const fn new(key: [u64; 2]) -> Seed {
         Seed(key)
+    }
+
+    /// The hash of `name`.
+    pub fn hash_name(self, name: &[u8]) -> u64 {
+        let mut hasher = self.build_hasher();
+        hasher.write(name);
+        hasher.finish()
     }
 }
 
@@ -35,7 +42,7 @@ impl BuildHasher for Seed {
 }
 
 /// The state of one hash.
-pub(crate) struct Sip13 {
+pub struct Sip13 {
     v: [u64; 4],
     /// Bytes that do not fill a word yet.
     tail: u64,
@@ -64,7 +71,14 @@ impl Sip13 {
 }
 
 impl Hasher for Sip13 {
-    fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, mut bytes: &[u8]) {
+        if self.len.is_multiple_of(8) {
+            while let Some((word, rest)) = bytes.split_first_chunk() {
+                self.len += 8;
+                self.word(u64::from_le_bytes(*word));
+                bytes = rest;
+            }
+        }
         for &byte in bytes {
             self.tail |= u64::from(byte) << (8 * (self.len % 8));
             self.len += 1;

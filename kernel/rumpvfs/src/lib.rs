@@ -9,6 +9,7 @@
 //! | [`namei`], `namecache` | from a path to a vnode |
 //! | [`pagecache`] | file contents: read-ahead, write-back, pages lent to the network |
 //! | [`bufcache`] | metadata |
+//! | [`hash`] | seeded hashing of names |
 //! | [`specfs`] | block devices, as file systems see them |
 //! | `syncer` | writing back what nobody waits for |
 //! | [`mod@file`], [`syscalls`] | open files, and the system calls |
@@ -40,7 +41,7 @@ extern crate alloc;
 mod boot;
 pub mod bufcache;
 pub mod file;
-mod hash;
+pub mod hash;
 mod lru;
 pub mod mount;
 mod namecache;

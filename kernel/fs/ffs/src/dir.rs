@@ -85,7 +85,7 @@ impl Shape {
     }
 
     /// The entry at the start of `rest`, and its length.
-    fn entry<'a>(
+    pub(crate) fn entry<'a>(
         &self,
         rest: &'a [u8],
         offset: u64,
@@ -155,6 +155,26 @@ pub fn walk(
     visit: &mut dyn FnMut(&Entry<'_>) -> bool,
 ) -> Result<bool, Fault> {
     let shape = Shape::of(sb);
+    walk_units(sb, disk, inode, (from, to), &mut |unit, offset| {
+        shape.walk_unit(unit, offset, &mut |at, entry| match entry {
+            Some(entry) if at >= from => visit(entry),
+            _ => true,
+        })
+    })
+}
+
+/// Is given a unit and where it lies; answers whether it wants more, or what is wrong with an entry, and where.
+pub(crate) type UnitVisitor<'a> = dyn FnMut(&[u8], u64) -> Result<bool, (u64, EntryFault)> + 'a;
+
+/// Gives the units of directory `inode` in `from..to`, and where each lies, to `visit`, until that answers `false` or says
+/// what is wrong with an entry.
+pub(crate) fn walk_units(
+    sb: &Superblock,
+    disk: &dyn Metadata,
+    inode: &Inode,
+    (from, to): (u64, u64),
+    visit: &mut UnitVisitor<'_>,
+) -> Result<bool, Fault> {
     let end = to.min(inode.size);
     let mut offset = from - from % DIRBLKSIZ as u64;
     while offset < end {
@@ -168,7 +188,7 @@ pub fn walk(
             let base = offset + done;
             let more = read_with(disk, place + done - into, piece as usize, |data| {
                 let data = &data[into as usize..(into + bytes) as usize];
-                walk_piece(&shape, inode.ino, data, base, from, visit)
+                walk_piece(inode.ino, data, base, visit)
             })??;
             if !more {
                 return Ok(false);
@@ -203,20 +223,13 @@ pub(crate) fn place(
 }
 
 fn walk_piece(
-    shape: &Shape,
     ino: u32,
     data: &[u8],
     base: u64,
-    from: u64,
-    visit: &mut dyn FnMut(&Entry<'_>) -> bool,
+    visit: &mut UnitVisitor<'_>,
 ) -> Result<bool, Corrupt> {
     for (index, unit) in data.chunks_exact(DIRBLKSIZ).enumerate() {
-        let offset = base + (index * DIRBLKSIZ) as u64;
-        let walked = shape.walk_unit(unit, offset, &mut |at, entry| match entry {
-            Some(entry) if at >= from => visit(entry),
-            _ => true,
-        });
-        match walked {
+        match visit(unit, base + (index * DIRBLKSIZ) as u64) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err((offset, fault)) => return Err(Corrupt::Entry { ino, offset, fault }),

@@ -8,6 +8,8 @@
 //! Source: NetBSD sys/ufs/ufs/ufs_lookup.c (`ufs_direnter`, `ufs_dirremove`, `ufs_dirrewrite`,
 //! `ufs_dirempty`).
 
+use alloc::sync::Arc;
+
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::BufMut;
 use rumpvfs::vnode::{VnodeType, Wait};
@@ -16,9 +18,9 @@ use crate::allocator::Allocator;
 use crate::balloc::{Balloc, Move, Place};
 use crate::corrupt::{Corrupt, Fault};
 use crate::dir::{self, ENTRY_HEAD, Entry, Shape, entry_size};
+use crate::dirhash::{DirHash, Hashed, NoMemory};
 use crate::disk::read_with;
 use crate::inode::Inode;
-use crate::lookup::{self, Found};
 use crate::order::Order;
 use crate::raw::DIRBLKSIZ;
 use crate::truncate::Truncate;
@@ -33,15 +35,11 @@ pub struct Directory<'a> {
     pub volume: &'a Volume,
     /// The directory.
     pub inode: &'a mut Inode,
+    /// Where its names are, if that is known.
+    pub hashed: Option<&'a Arc<Hashed>>,
 }
 
 impl Directory<'_> {
-    /// Where `name` is.
-    pub fn find(&self, name: &[u8], hint: u64) -> Result<Found, Fault> {
-        let (sb, disk) = (&self.volume.sb, &self.volume.device);
-        lookup::lookup(sb, disk, self.inode, name, hint)?.ok_or(Fault::Refused(Errno::ENOENT))
-    }
-
     /// Enters `name` for inode `ino` of type `vtype`. Units before `hint` are full. Answers the offset of
     /// the unit that the name went into.
     pub fn enter(
@@ -51,35 +49,84 @@ impl Directory<'_> {
         hint: u64,
         wait: Wait,
     ) -> Result<u64, Fault> {
-        let order = self.volume.sb.order;
         let need = entry_size(name.len());
-        let offset = match self.find_room(need, hint)? {
-            Some(offset) => offset,
+        let entered = match self.find_room(need, hint)? {
+            Some(offset) => self
+                .insert(offset, name, (ino, vtype), wait)
+                .map(|()| offset),
             None => {
-                let end = self.inode.size;
+                let (end, order) = (self.inode.size, self.volume.sb.order);
                 self.grow(&mut |unit| {
                     put_entry(unit, order, (0, DIRBLKSIZ), (ino, vtype), name);
-                })?;
-                return Ok(end);
+                })
+                .map(|()| end)
             }
         };
+        entered.inspect_err(|_| self.forget())
+    }
+
+    /// Puts an entry into the unit at `offset`, which has room for it.
+    fn insert(
+        &self,
+        offset: u64,
+        name: &[u8],
+        file: (u32, VnodeType),
+        wait: Wait,
+    ) -> Result<(), Fault> {
+        let (order, shape) = (self.volume.sb.order, Shape::of(&self.volume.sb));
         self.edit(offset, wait, |unit| {
-            insert(unit, order, (ino, vtype), name);
-        })?;
-        Ok(offset)
+            let Some(at) = slack(unit, order, entry_size(name.len())) else {
+                self.follow(|hash| {
+                    hash.unlearn(&shape, unit, offset);
+                    Ok(())
+                });
+                compact(unit, order, file, name);
+                return self.follow(|hash| match hash.learn(&shape, unit, offset) {
+                    Ok(true) => Ok(()),
+                    _ => Err(NoMemory),
+                });
+            };
+            let at = insert_at(unit, order, at, file, name);
+            self.follow(|hash| {
+                hash.insert(name, offset + at as u64)?;
+                hash.set_room(offset, spare(unit, order))
+            });
+        })
     }
 
     /// Removes the entry at `offset`; the disk knows when this returns.
     pub fn remove(&mut self, offset: u64) -> Result<(), Fault> {
         let order = self.volume.sb.order;
         let unit = offset - offset % UNIT;
-        self.edit(unit, Wait::Stable, |bytes| {
-            remove(bytes, order, (offset - unit) as usize);
-        })?;
-        if unit + UNIT == self.inode.size {
-            self.cut_empty_end()?;
+        let edited = self.edit(unit, Wait::Stable, |bytes| {
+            let at = (offset - unit) as usize;
+            let name_len = head(bytes, order, at).2;
+            self.follow(|hash| {
+                hash.remove(&bytes[at + ENTRY_HEAD..][..name_len], offset);
+                Ok(())
+            });
+            remove(bytes, order, at);
+            self.follow(|hash| hash.set_room(unit, spare(bytes, order)));
+        });
+        let cut = edited.and_then(|()| match unit + UNIT == self.inode.size {
+            true => self.cut_empty_end(),
+            false => Ok(()),
+        });
+        cut.inspect_err(|_| self.forget())
+    }
+
+    /// Lets the hash, if there is one, follow a change.
+    fn follow(&self, change: impl FnOnce(&mut DirHash) -> Result<(), NoMemory>) {
+        if let Some(hashed) = self.hashed {
+            hashed.follow(change);
         }
-        Ok(())
+    }
+
+    /// The hash may contradict the directory, in which a change failed.
+    fn forget(&self) {
+        if let Some(hashed) = self.hashed {
+            hashed.forget();
+        }
     }
 
     /// Lets the entry at `offset` name inode `ino` of type `vtype`.
@@ -103,8 +150,10 @@ impl Directory<'_> {
 
     /// The first unit from `hint` on with `need` bytes to spare.
     fn find_room(&self, need: usize, hint: u64) -> Result<Option<u64>, Fault> {
-        let sb = &self.volume.sb;
-        let shape = Shape::of(sb);
+        if let Some(known) = self.hashed.and_then(|hashed| hashed.find_room(need)) {
+            return Ok(known);
+        }
+        let shape = Shape::of(&self.volume.sb);
         let mut offset = hint - hint % UNIT;
         while offset < self.inode.size {
             let (at, piece) = self.place(offset)?;
@@ -217,7 +266,13 @@ impl Directory<'_> {
             _ => device.bmodify(sector, piece),
         };
         let mut buf = buf.map_err(|errno| Fault::Device { at, errno })?;
-        fill(&mut buf[into..into + DIRBLKSIZ]);
+        let unit = &mut buf[into..into + DIRBLKSIZ];
+        fill(unit);
+        let (shape, offset) = (Shape::of(&self.volume.sb), self.inode.size - UNIT);
+        self.follow(|hash| match hash.learn(&shape, unit, offset) {
+            Ok(true) => Ok(()),
+            _ => Err(NoMemory),
+        });
         self.written(buf, Wait::Stable, at)
     }
 
@@ -261,6 +316,7 @@ impl Directory<'_> {
         if size < self.inode.size {
             let (sb, device) = (&self.volume.sb, &self.volume.device);
             let mut space: Allocator<'_> = self.volume.allocator()?;
+            self.follow(|hash| hash.cut(size));
             Truncate::new(sb, device, VnodeType::Dir).cut(&mut space, self.inode, size)?;
         }
         Ok(())
@@ -335,20 +391,56 @@ fn put_entry(
 
 /// Puts an entry into a sound unit that has room for it.
 pub(crate) fn insert(unit: &mut [u8], order: Order, file: (u32, VnodeType), name: &[u8]) {
-    let need = entry_size(name.len());
+    match slack(unit, order, entry_size(name.len())) {
+        Some(at) => drop(insert_at(unit, order, at, file, name)),
+        None => compact(unit, order, file, name),
+    }
+}
+
+/// The first entry of a sound unit with `need` bytes to spare behind it, or in it if it is free.
+fn slack(unit: &[u8], order: Order, need: usize) -> Option<usize> {
     let mut at = 0;
     while at < unit.len() {
         let entry = head(unit, order, at);
-        let (taken, length) = (used(entry), entry.1);
-        if length - taken >= need {
-            if taken > 0 {
-                set_length(unit, order, at, taken);
-            }
-            return put_entry(unit, order, (at + taken, length - taken), file, name);
+        if entry.1 - used(entry) >= need {
+            return Some(at);
         }
-        at += length;
+        at += entry.1;
     }
-    // The live entries move together.
+    None
+}
+
+/// Bytes of a sound unit that its names do not need.
+fn spare(unit: &[u8], order: Order) -> usize {
+    let (mut at, mut spare) = (0, 0);
+    while at < unit.len() {
+        let entry = head(unit, order, at);
+        spare += entry.1 - used(entry);
+        at += entry.1;
+    }
+    spare
+}
+
+/// Puts an entry where the one at `at` leaves room; answers where it begins.
+fn insert_at(
+    unit: &mut [u8],
+    order: Order,
+    at: usize,
+    file: (u32, VnodeType),
+    name: &[u8],
+) -> usize {
+    let entry = head(unit, order, at);
+    let (taken, length) = (used(entry), entry.1);
+    if taken > 0 {
+        set_length(unit, order, at, taken);
+    }
+    put_entry(unit, order, (at + taken, length - taken), file, name);
+    at + taken
+}
+
+/// Moves the live entries of a sound unit together, and puts an entry behind them.
+fn compact(unit: &mut [u8], order: Order, file: (u32, VnodeType), name: &[u8]) {
+    let need = entry_size(name.len());
     let (mut from, mut to, mut last) = (0, 0, 0);
     while from < unit.len() {
         let entry = head(unit, order, from);

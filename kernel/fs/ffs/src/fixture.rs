@@ -290,21 +290,32 @@ impl Random {
 pub struct TestDisk {
     pub bytes: Mutex<Vec<u8>>,
     pub reads: AtomicUsize,
+    writable: bool,
 }
 
 impl TestDisk {
     pub fn new(bytes: Vec<u8>) -> Arc<TestDisk> {
+        TestDisk::with(bytes, false)
+    }
+
+    pub fn writable(bytes: Vec<u8>) -> Arc<TestDisk> {
+        TestDisk::with(bytes, true)
+    }
+
+    fn with(bytes: Vec<u8>, writable: bool) -> Arc<TestDisk> {
         Arc::new(TestDisk {
             bytes: Mutex::new(bytes),
             reads: AtomicUsize::new(0),
+            writable,
         })
     }
-}
 
-impl TestDisk {
     fn serve(&self, bio: &mut Bio) -> Result<(), Errno> {
-        assert_eq!(bio.op, BioOp::Read, "nothing writes");
-        self.reads.fetch_add(1, Ordering::Relaxed);
+        match bio.op {
+            BioOp::Read => self.reads.fetch_add(1, Ordering::Relaxed),
+            BioOp::Write if self.writable => return self.take(bio),
+            _ => panic!("nothing writes"),
+        };
         let start = usize::try_from(bio.sector).map_err(|_| Errno::EINVAL)?;
         let mut start = start.checked_mul(512).ok_or(Errno::EINVAL)?;
         let bytes = self.bytes.lock().unwrap();
@@ -314,6 +325,19 @@ impl TestDisk {
             let page = io.frame.get_mut().expect("nobody else has it");
             page[io.offset..io.offset + io.len].copy_from_slice(from);
             start = end;
+        }
+        Ok(())
+    }
+}
+
+impl TestDisk {
+    fn take(&self, bio: &mut Bio) -> Result<(), Errno> {
+        let mut start = bio.sector as usize * 512;
+        let mut bytes = self.bytes.lock().unwrap();
+        for io in &mut bio.frames {
+            let part = &io.frame.as_bytes()[io.offset..io.offset + io.len];
+            bytes[start..start + io.len].copy_from_slice(part);
+            start += io.len;
         }
         Ok(())
     }
@@ -332,7 +356,7 @@ impl BlockIo for TestDisk {
         DeviceInfo {
             sectors: self.bytes.lock().unwrap().len() as u64 / 512,
             sector_size: 512,
-            read_only: true,
+            read_only: !self.writable,
             volatile_cache: false,
             discard: false,
             max_bytes: 128 * 1024,

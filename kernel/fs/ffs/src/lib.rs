@@ -14,7 +14,7 @@
 //! # Where things are
 //!
 //! [`raw`] has the bytes; [`superblock`], [`geometry`], [`cg`], [`inode`], [`dir`] judge them;
-//! [`bmap`] and [`lookup`] find blocks and names; [`corrupt`] lists what can be wrong. All of them
+//! [`bmap`] and [`lookup`] find blocks and names, [`dirhash`] those of large directories; [`corrupt`] lists what can be wrong. All of them
 //! see the disk by way of [`disk::Metadata`] alone. What writes: [`allocator`] knows what is free,
 //! [`balloc`] and [`mod@truncate`] give and take the blocks of a file, [`entries`] changes directories,
 //! `files`, `names` and `rename` are the operations. [`volume`] is a mounted volume; [`vfsops`] and
@@ -71,6 +71,7 @@ pub mod cg;
 pub mod check;
 pub mod corrupt;
 pub mod dir;
+pub mod dirhash;
 pub mod disk;
 pub mod entries;
 mod files;

@@ -39,6 +39,15 @@ impl Node {
         Ok(inode)
     }
 
+    /// This directory, to be changed, with `inode`, which the caller puts back.
+    pub(crate) fn as_directory<'a>(&'a self, inode: &'a mut Inode) -> Directory<'a> {
+        Directory {
+            volume: &self.volume,
+            inode,
+            hashed: self.hashed.get(),
+        }
+    }
+
     /// A directory's entries changed: puts its inode back, with new times.
     pub(crate) fn directory_changed(&self, inode: &mut Inode) -> Result<(), Fault> {
         let now = rumpkern::time::wall();
@@ -56,11 +65,7 @@ impl Node {
         wait: Wait,
     ) -> Result<(), Fault> {
         let hint = self.room.load(Ordering::Relaxed);
-        let mut directory = Directory {
-            volume: &self.volume,
-            inode: dir,
-        };
-        let entered = directory.enter(name, file, hint, wait);
+        let entered = self.as_directory(dir).enter(name, file, hint, wait);
         // Even then fragments may lie elsewhere now.
         self.set_inode(dir);
         let at = entered?;
@@ -73,11 +78,7 @@ impl Node {
 
     /// Removes the name at `offset`, and puts the inode back.
     pub(crate) fn leave(&self, dir: &mut Inode, offset: u64) -> Result<(), Fault> {
-        let mut directory = Directory {
-            volume: &self.volume,
-            inode: dir,
-        };
-        let removed = directory.remove(offset);
+        let removed = self.as_directory(dir).remove(offset);
         self.set_inode(dir);
         removed?;
         let unit = offset - offset % DIRBLKSIZ as u64;
@@ -167,6 +168,7 @@ impl Node {
         let mut directory = Directory {
             volume,
             inode: &mut inode,
+            hashed: None,
         };
         let filled = directory.grow(&mut |bytes| bytes.copy_from_slice(&unit));
         if let Err(fault) = filled {
@@ -269,15 +271,10 @@ impl Node {
 
     /// Where `name` is, which leads to `target`.
     pub(crate) fn position(&self, dir: &mut Inode, name: &[u8], target: u32) -> Result<u64, Fault> {
-        let directory = Directory {
-            volume: &self.volume,
-            inode: dir,
-        };
-        let found = directory.find(name, self.found.load(Ordering::Relaxed))?;
-        if found.ino != target {
-            return Err(Fault::Refused(Errno::ENOENT));
+        match self.find(dir, name)? {
+            Some(found) if found.ino == target => Ok(found.offset),
+            _ => Err(Fault::Refused(Errno::ENOENT)),
         }
-        Ok(found.offset)
     }
 
     /// Removes a name of `target`, which is no directory.
@@ -303,11 +300,7 @@ impl Node {
     pub(crate) fn check_empty(&self) -> Result<(), Fault> {
         let mut inode = self.inode();
         let has_directories = inode.nlink > 2;
-        let directory = Directory {
-            volume: &self.volume,
-            inode: &mut inode,
-        };
-        if has_directories || !directory.is_empty()? {
+        if has_directories || !self.as_directory(&mut inode).is_empty()? {
             return Err(Fault::Refused(Errno::ENOTEMPTY));
         }
         Ok(())

@@ -10,7 +10,6 @@ use rumpuser::Errno;
 use rumpvfs::vnode::{VnodeType, Wait};
 
 use crate::corrupt::Fault;
-use crate::entries::Directory;
 use crate::inode::Inode;
 use crate::names::LINK_MAX;
 use crate::vnops::Node;
@@ -98,11 +97,7 @@ impl Moving<'_> {
             return entered;
         };
         let at = self.to_dir.position(&mut dir, self.to_name, replaced.ino)?;
-        let mut directory = Directory {
-            volume: &self.to_dir.volume,
-            inode: &mut dir,
-        };
-        directory.rewrite(at, file)?;
+        self.to_dir.as_directory(&mut dir).rewrite(at, file)?;
         self.to_dir.directory_changed(&mut dir)
     }
 
@@ -122,11 +117,8 @@ impl Moving<'_> {
     fn change_parent(&self) -> Result<(), Fault> {
         let mut inode: Inode = self.file.inode();
         let at = self.file.position(&mut inode, b"..", self.from_dir.ino)?;
-        let mut directory = Directory {
-            volume: &self.file.volume,
-            inode: &mut inode,
-        };
-        directory.rewrite(at, (self.to_dir.ino, VnodeType::Dir))?;
+        let parent = (self.to_dir.ino, VnodeType::Dir);
+        self.file.as_directory(&mut inode).rewrite(at, parent)?;
         self.file.directory_changed(&mut inode)?;
         self.from_dir.count_links(-1, Wait::Started)
     }

@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rumpkern::locks::Mutex;
+use rumpkern::kmem;
+use rumpkern::locks::{Mutex, OnceLock};
 use rumpuser::{Errno, SECTOR_SIZE, WallTime};
 use rumpvfs::vnode::{
     Balloc, DirEntry, DirSink, InodeNumber, NewFile, Rename, Run, SetAttr, Vattr, Vnode, VnodeOps,
@@ -12,10 +13,12 @@ use rumpvfs::vnode::{
 
 use crate::bmap;
 use crate::corrupt::{Corrupt, Fault};
-use crate::dir;
+use crate::dir::{self, Shape};
+use crate::dirhash::{Candidates, Hashed, LEAST_UNITS};
 use crate::disk::read_with;
 use crate::inode::{Contents, Inode};
-use crate::lookup;
+use crate::lookup::{self, Found};
+use crate::raw::DIRBLKSIZ;
 use crate::volume::Volume;
 
 /// A file of a mounted volume.
@@ -30,6 +33,8 @@ pub struct Node {
     inode: Mutex<Inode>,
     /// Where in a directory the last look-up ended (`i_diroff`).
     pub(crate) found: AtomicU64,
+    /// Of a large directory: where its names are.
+    pub(crate) hashed: OnceLock<Arc<Hashed>>,
     /// Units of a directory before this offset have no room.
     pub(crate) room: AtomicU64,
     /// The disk has older times.
@@ -47,6 +52,7 @@ impl Node {
             vtype: inode.vtype,
             inode: Mutex::new(inode),
             found: AtomicU64::new(0),
+            hashed: OnceLock::new(),
             room: AtomicU64::new(0),
             times_changed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -69,6 +75,43 @@ impl Node {
         } else {
             Err(otherwise)
         }
+    }
+
+    /// Where `name` is in this directory, which `inode` describes.
+    pub(crate) fn find(&self, inode: &Inode, name: &[u8]) -> Result<Option<Found>, Fault> {
+        let (sb, disk) = (&self.volume.sb, &self.volume.device);
+        if let Some(candidates) = self.candidates(inode, name) {
+            return lookup::among(sb, disk, inode, name, candidates.as_slice());
+        }
+        let hint = self.found.load(Ordering::Relaxed);
+        let found = lookup::lookup(sb, disk, inode, name, hint)?;
+        if let Some(found) = found {
+            self.found.store(found.offset, Ordering::Relaxed);
+        }
+        Ok(found)
+    }
+
+    /// Where `name` may be, and nowhere else; `None`: the directory has to be read.
+    fn candidates(&self, inode: &Inode, name: &[u8]) -> Option<Candidates> {
+        let units = inode.size / DIRBLKSIZ as u64;
+        if units <= LEAST_UNITS {
+            return None;
+        }
+        let volume = &*self.volume;
+        let hashes = volume.hashes.as_ref()?;
+        if self.hashed.get().is_none() {
+            // Somebody else may have been faster: one is as good as the other.
+            let _ = self.hashed.set(kmem::try_arc(Hashed::default()).ok()?);
+        }
+        let (sb, disk) = (&volume.sb, &volume.device);
+        hashes.candidates(self.hashed.get()?, units, name, |hash| {
+            let shape = Shape::of(sb);
+            let range = (0, inode.size);
+            let walked = dir::walk_units(sb, disk, inode, range, &mut |unit, offset| {
+                hash.learn(&shape, unit, offset)
+            });
+            walked.unwrap_or(false)
+        })
     }
 
     /// Puts as much of a long link's text as fits into `buf`; how much that is.
@@ -156,12 +199,10 @@ impl VnodeOps for Node {
 
     fn lookup(&self, name: &[u8]) -> Result<InodeNumber, Errno> {
         self.must_be(VnodeType::Dir, Errno::ENOTDIR)?;
-        let (sb, disk) = (&self.volume.sb, &self.volume.device);
-        let hint = self.found.load(Ordering::Relaxed);
-        let found = lookup::lookup(sb, disk, &self.inode(), name, hint);
-        let found = self.volume.told(found)?.ok_or(Errno::ENOENT)?;
-        self.found.store(found.offset, Ordering::Relaxed);
-        Ok(InodeNumber::from(found.ino))
+        let found = self.volume.told(self.find(&self.inode(), name))?;
+        found
+            .map(|found| InodeNumber::from(found.ino))
+            .ok_or(Errno::ENOENT)
     }
 
     fn readdir(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {

@@ -1,5 +1,6 @@
 //! A mounted volume: its superblock, the way to its metadata, and, mounted for writing, its space.
 
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rumpkern::locks::Mutex;
@@ -11,6 +12,7 @@ use rumpvfs::vnode::Wait;
 use crate::allocator::Allocator;
 use crate::allocator::space::Space;
 use crate::corrupt::{Corrupt, Fault};
+use crate::dirhash::Hashes;
 use crate::disk::{PIECE, read_with};
 use crate::inode::Inode;
 use crate::raw::{RawSuperblock, SBLOCKSEARCH};
@@ -35,6 +37,8 @@ pub struct Volume {
     says_in_use: AtomicBool,
     /// Files in use that have no name any more.
     pub(crate) nameless: AtomicUsize,
+    /// The hashes of its large directories; `None` if there was no memory even for their list.
+    pub(crate) hashes: Option<Arc<Hashes>>,
     /// Inodes to be freed that could not be at once, and whether each was a directory's.
     orphans: Mutex<[Option<(u32, bool)>; MOST_ORPHANS]>,
 }
@@ -50,6 +54,7 @@ impl Volume {
             leaves_clean: AtomicBool::new(false),
             says_in_use: AtomicBool::new(false),
             nameless: AtomicUsize::new(0),
+            hashes: Hashes::new().ok(),
             orphans: Mutex::new([None; MOST_ORPHANS]),
         }
     }
