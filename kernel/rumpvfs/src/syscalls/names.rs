@@ -1,8 +1,10 @@
 //! Calls that make, remove and move names: mkdir(2), mknod(2), symlink(2), link(2), unlink(2), rmdir(2),
 //! rename(2).
 //!
-//! Locks: a directory before what is in it. A rename that involves two directories takes the mount's rename lock first,
-//! so that which directory is above which does not change; then the upper one before the lower.
+//! Locks: a directory before what is in it, and of two files in directories that are locked the one with the lower number
+//! first. A rename that involves two directories takes the mount's rename lock first, so that how deep each lies does not
+//! change; then the one nearer to the root before the other, and of two at the same depth that with the lower number. So
+//! those who wait for each other's directories wait downwards or towards higher numbers, and never in a circle.
 
 use crate::namecache::Known;
 use crate::namei::{Access, Context, Last, Reached, allowed};
@@ -263,17 +265,18 @@ impl Vfs {
         let _no_other = mount.rename_lock().lock();
         // The directories that lead to each; taken with no lock held.
         let above_to = self.ancestors(&to.dir)?;
-        if above_to.contains(&from.dir.ino()) {
-            let _upper = from.dir.lock_exclusive();
-            let _lower = to.dir.lock_exclusive();
-            return self.rename_locked(&context, &from, &to, Some(&above_to));
-        }
         let above_from = self.ancestors(&from.dir)?;
-        let _upper = to.dir.lock_exclusive();
-        let _lower = from.dir.lock_exclusive();
+        let key = |dir: &VnodeRef, above: &[InodeNumber]| (above.len(), dir.ino());
+        let from_first = key(&from.dir, &above_from) < key(&to.dir, &above_to);
+        let (first, second) = match from_first {
+            true => (&from.dir, &to.dir),
+            false => (&to.dir, &from.dir),
+        };
+        let _first = first.lock_exclusive();
+        let _second = second.lock_exclusive();
         // What is replaced would be a directory with the file in it.
         let replaced = to.dir.ops().lookup(&to.name);
-        if replaced.is_ok_and(|ino| above_from.contains(&ino) || ino == from.dir.ino()) {
+        if replaced.is_ok_and(|ino| above_from.contains(&ino)) {
             return Err(Errno::ENOTEMPTY);
         }
         self.rename_locked(&context, &from, &to, Some(&above_to))
@@ -326,8 +329,12 @@ impl Vfs {
             Some(false) if file.is_dir() => return Err(Errno::ENOTDIR),
             _ => {}
         }
+        let is_before = |replaced: &&VnodeRef| replaced.ino() < file.ino();
+        let before = replaced.as_ref().filter(is_before);
+        let _before_locked = before.map(|replaced| replaced.lock_exclusive());
         let _file_locked = file.lock_exclusive();
-        let _replaced_locked = replaced.as_ref().map(|replaced| replaced.lock_exclusive());
+        let behind = replaced.as_ref().filter(|_| before.is_none());
+        let _behind_locked = behind.map(|replaced| replaced.lock_exclusive());
         check_removable(&from_attr, &file, cred)?;
         if let Some(replaced) = &replaced {
             check_removable(&to_attr, replaced, cred)?;
