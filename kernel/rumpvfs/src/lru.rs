@@ -155,6 +155,12 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
         })
     }
 
+    /// The entries in any order, to be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        let entries = self.nodes.iter_mut().filter_map(|node| node.entry.as_mut());
+        entries.map(|(key, value)| (&*key, value))
+    }
+
     fn unlink(&mut self, at: u32) {
         let Node { older, newer, .. } = self.nodes[at as usize];
         match self.nodes.get_mut(older as usize) {

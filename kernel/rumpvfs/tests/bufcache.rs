@@ -281,3 +281,70 @@ fn threads_that_add_to_the_same_buffers_lose_nothing() {
         .sum();
     assert_eq!(total, 6 * 200);
 }
+
+#[test]
+fn what_is_held_is_neither_written_nor_dropped_until_it_is_released() {
+    let _lwp = attach(MEMORY);
+    let (disk, cache, devvp) = rig(4);
+    let before = on_disk(&disk, 0, 4096);
+    devvp.hold(true);
+    for (sector, end) in [(0, 0), (8, 1), (16, 2)] {
+        let mut buf = devvp.bmodify(sector, 4096).unwrap();
+        buf.fill(7);
+        match end {
+            0 => buf.bwrite().unwrap(),
+            1 => buf.bawrite(),
+            _ => buf.bdwrite(),
+        }
+    }
+    // More reads than there is room for, and a flush.
+    for sector in (100..400).step_by(8) {
+        devvp.bread(sector, 4096).unwrap();
+    }
+    devvp.flush(Wait::Stable).unwrap();
+    assert!(on_disk(&disk, 0, 4096) == before);
+    assert_eq!((cache.stats().held, cache.stats().dirty), (3, 0));
+    let mut sectors = Vec::with_capacity(8);
+    devvp.list_held(&mut sectors);
+    sectors.sort();
+    assert_eq!(sectors, [0, 8, 16]);
+    assert!(devvp.held(8).unwrap().0.as_bytes()[..] == [7; 4096]);
+    assert!(devvp.held(24).is_none());
+    assert_eq!(devvp.release_held(), 3);
+    assert_eq!((cache.stats().held, cache.stats().dirty), (0, 3));
+    devvp.flush(Wait::Stable).unwrap();
+    assert!(on_disk(&disk, 0, 4096) == [7; 4096]);
+    assert_eq!(cache.stats().dirty, 0);
+}
+
+#[test]
+fn a_held_buffer_that_is_invalidated_is_not_held_any_more() {
+    let _lwp = attach(MEMORY);
+    let (_, cache, devvp) = rig(4);
+    devvp.hold(true);
+    devvp.getblk(8, 512).unwrap().bdwrite();
+    devvp.bmodify(16, 512).unwrap();
+    assert_eq!(cache.stats().held, 1);
+    devvp.invalidate(0, 8704);
+    assert_eq!((cache.stats().held, cache.stats().buffers), (0, 0));
+}
+
+#[test]
+fn more_held_buffers_than_there_are_places_for_are_enobufs() {
+    let _lwp = attach(MEMORY);
+    let (_, cache, devvp) = rig(4);
+    devvp.hold(true);
+    let held = (0..1000).take_while(|sector| match devvp.getblk(*sector, 512) {
+        Ok(buf) => {
+            buf.bdwrite();
+            true
+        }
+        Err(errno) => {
+            assert_eq!(errno, Errno::ENOBUFS);
+            false
+        }
+    });
+    assert!(held.count() > cache.most_held());
+    // Others still read, past the cache if need be.
+    devvp.bread(990, 512).unwrap();
+}

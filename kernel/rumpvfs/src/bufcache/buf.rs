@@ -4,8 +4,9 @@ use super::{BufCache, Found, Key, MAX_BUF, Settled, one};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use rumpkern::uvm::dma::BioOp;
 use rumpkern::uvm::{Alloc, Frame};
 use rumpuser::{Errno, SECTOR_SIZE};
@@ -32,12 +33,49 @@ impl Place {
 pub struct Devvp {
     cache: Arc<BufCache>,
     device: Arc<dyn BlockIo>,
+    /// What is changed is held; the same for all clones.
+    holds: Arc<AtomicBool>,
 }
 
 impl Devvp {
     /// The way to `device` through `cache`.
     pub fn new(cache: Arc<BufCache>, device: Arc<dyn BlockIo>) -> Devvp {
-        Devvp { cache, device }
+        Devvp {
+            cache,
+            device,
+            holds: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &Arc<BufCache> {
+        &self.cache
+    }
+
+    /// From now on, whether what is changed through this way or a clone of it is held, as part of a transaction.
+    pub fn hold(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Release);
+    }
+
+    /// Adds the sectors of the held buffers of the device to `sectors`, in any order, as far as that has room
+    /// without allocating.
+    pub fn list_held(&self, sectors: &mut Vec<u64>) {
+        self.cache.list_held(self.device.dev(), sectors);
+    }
+
+    /// The contents of the held buffer at `sector`, once nobody changes it, and how many bytes of them count.
+    pub fn held(&self, sector: u64) -> Option<(Frame, usize)> {
+        self.cache.held((self.device.dev(), sector))
+    }
+
+    /// The transaction is on the disk: what was held may be written in place. Answers how many buffers these are.
+    pub fn release_held(&self) -> usize {
+        self.cache.release_held(self.device.dev())
+    }
+
+    /// Starts writing in place what is dirty, if that is more than half of all buffers.
+    pub fn relieve(&self) {
+        self.cache.relieve();
     }
 
     /// The device.
@@ -254,39 +292,36 @@ pub struct BufMut {
 }
 
 impl BufMut {
-    /// Writes it, and waits until the device has it.
+    /// Writes it, and waits until the device has it; if writes are held, that is left to the transaction.
     ///
     /// # Errors
     /// `EIO`; the buffer stays dirty, and later flushes try again.
     pub fn bwrite(mut self) -> Result<(), Errno> {
+        self.hold();
+        self.bwrite_in_place()
+    }
+
+    /// Writes it in place even if writes are held, and waits until the device has it: for what nothing that the disk has
+    /// leads to yet.
+    ///
+    /// # Errors
+    /// As [`BufMut::bwrite`].
+    pub fn bwrite_in_place(mut self) -> Result<(), Errno> {
         let Some(frame) = self.frame.take() else {
             return Ok(());
         };
+        let device = self.devvp.device.clone();
         let cache = &self.devvp.cache;
-        cache.writes.fetch_add(1, Ordering::Relaxed);
-        let frames = match one(frame.clone(), self.place.whole) {
-            Ok(frames) => frames,
-            Err(errno) => {
-                let device = self.devvp.device.clone();
-                cache.settle(self.place.key, frame, Settled::Dirty(device));
-                return Err(errno);
-            }
-        };
-        let device = &self.devvp.device;
-        let (frames, result) = specfs::transfer(&**device, BioOp::Write, self.place.key.1, frames);
-        drop(frames);
-        let settled = Settled::after(result, device.clone());
-        cache.settle(self.place.key, frame, settled);
-        result
+        cache.write(device, self.place.key, frame, self.place.whole)
     }
 
-    /// Starts writing it.
+    /// Starts writing it; if writes are held, that is left to the transaction.
     pub fn bawrite(mut self) {
+        self.hold();
         if let Some(frame) = self.frame.take() {
             let device = self.devvp.device.clone();
-            self.devvp
-                .cache
-                .start_write(device, self.place.key, frame, self.place.whole);
+            let cache = &self.devvp.cache;
+            cache.start_write(device, self.place.key, frame, self.place.whole, |_| ());
         }
     }
 
@@ -296,6 +331,7 @@ impl BufMut {
     }
 
     fn delay(&mut self) {
+        self.hold();
         let Some(frame) = self.frame.take() else {
             return;
         };
@@ -303,6 +339,16 @@ impl BufMut {
         let device = self.devvp.device.clone();
         cache.settle(self.place.key, frame, Settled::Dirty(device));
         cache.relieve();
+    }
+
+    /// If writes are held, it becomes part of the transaction, and is gone from here.
+    fn hold(&mut self) {
+        if self.devvp.holds.load(Ordering::Acquire)
+            && let Some(frame) = self.frame.take()
+        {
+            let how = Settled::Held(self.devvp.device.clone());
+            self.devvp.cache.settle(self.place.key, frame, how);
+        }
     }
 }
 

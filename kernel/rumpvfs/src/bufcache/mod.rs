@@ -17,6 +17,14 @@
 //! `EIO` as long as there is one. When such buffers are all that is left, others can be read, past the cache, but not
 //! changed.
 //!
+//! # Buffers of a transaction
+//!
+//! What is changed through a way that [holds](Devvp::hold) its writes is *held*: neither written in place nor dropped,
+//! however it ended, until the log has it on the disk and [releases](Devvp::release_held) it. Then it is dirty like
+//! any other. Held buffers come on top of the others, up to a number that is fixed as well
+//! ([`BufCache::most_held`]); they count as memory in use like all pages. Whoever holds sees to it that the number
+//! suffices: beyond it, and a margin, a buffer cannot be had (`ENOBUFS`).
+//!
 //! A thread that has a [`BufMut`] must not ask for the same buffer again. One that takes several takes them in an
 //! order of the file system's.
 //!
@@ -26,12 +34,14 @@
 //! Source: bread(9), for the names and what they mean.
 
 mod buf;
+mod held;
+mod write;
 
 pub use buf::{Buf, BufMut, Devvp};
 
 use crate::hash::Seed;
 use crate::lru::LruMap;
-use crate::specfs::{self, BlockIo};
+use crate::specfs::BlockIo;
 use crate::vnode::Wait;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,11 +50,16 @@ use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
 use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::Frame;
-use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpkern::uvm::dma::IoFrame;
 use rumpuser::{Errno, PAGE_SIZE};
 
 /// The largest buffer, in bytes: one page.
 pub const MAX_BUF: usize = PAGE_SIZE;
+
+/// Buffers that may be held at least, however small the memory: what a rename on a volume with large blocks needs.
+const LEAST_HELD: usize = 48;
+/// Places beyond, for operations that need more than they said.
+const HELD_MARGIN: usize = 32;
 
 /// Device and sector.
 type Key = (u64, u64);
@@ -57,6 +72,8 @@ struct Entry {
     dirty: bool,
     /// The last attempt to write it failed.
     failed: bool,
+    /// It is part of a transaction that is not on the disk yet; then it does not count as dirty.
+    held: bool,
     /// The device, as long as it has to be written.
     device: Option<Arc<dyn BlockIo>>,
 }
@@ -65,6 +82,29 @@ struct State {
     table: LruMap<Key, Entry>,
     dirty: usize,
     writing: usize,
+    held: usize,
+}
+
+impl State {
+    /// Buffers that are not held.
+    fn others(&self) -> usize {
+        self.table.len() - self.held
+    }
+
+    /// Takes an entry out.
+    fn remove(&mut self, key: &Key) -> Option<Entry> {
+        let gone = self.table.remove(key)?;
+        self.dirty -= usize::from(gone.dirty);
+        self.held -= usize::from(gone.held);
+        Some(gone)
+    }
+}
+
+impl Entry {
+    /// Whether it can make room for another.
+    fn may_go(&self) -> bool {
+        self.frame.is_some() && !self.failed && !self.held
+    }
 }
 
 /// What the buffer cache did.
@@ -86,11 +126,16 @@ pub struct BufStats {
     pub dirty: usize,
     /// Those of them that could not be written so far.
     pub failed: usize,
+    /// Buffers that a transaction holds: they are not dirty yet.
+    pub held: usize,
 }
 
 /// The cache of a kernel.
 pub struct BufCache {
     state: Mutex<State>,
+    /// How many buffers there can be that are not held.
+    capacity: usize,
+    most_held: usize,
     /// A buffer is no longer busy.
     settled: Condvar,
     hits: AtomicU64,
@@ -109,6 +154,8 @@ enum Settled {
     Dirty(Arc<dyn BlockIo>),
     /// The disk did not take them.
     Failed(Arc<dyn BlockIo>),
+    /// The disk is to have them once a transaction is there.
+    Held(Arc<dyn BlockIo>),
 }
 
 impl Settled {
@@ -126,7 +173,7 @@ enum Found {
     Frame(Frame),
     /// A place was made for it, marked busy: the caller fills it.
     Place,
-    /// There is no place: all buffers are busy, or cannot be written.
+    /// There is no place: all buffers are busy, or held, or cannot be written.
     Full,
     /// Room could not be made: a dirty buffer cannot be written.
     Error(Errno),
@@ -138,12 +185,18 @@ impl BufCache {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(capacity: usize, key: [u64; 2]) -> Result<Arc<BufCache>, Errno> {
+        let capacity = capacity.max(4);
+        let most_held = capacity.max(LEAST_HELD);
+        let places = capacity + most_held + HELD_MARGIN;
         Ok(Arc::new(BufCache {
             state: Mutex::new(State {
-                table: LruMap::with_capacity(capacity.max(4), Seed::new(key))?,
+                table: LruMap::with_capacity(places, Seed::new(key))?,
                 dirty: 0,
                 writing: 0,
+                held: 0,
             }),
+            capacity,
+            most_held,
             settled: Condvar::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
@@ -161,9 +214,10 @@ impl BufCache {
             writes: self.writes.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             buffers: state.table.len(),
-            capacity: state.table.capacity(),
+            capacity: self.capacity,
             dirty: state.dirty,
             failed: state.table.oldest_first().filter(|it| it.1.failed).count(),
+            held: state.held,
         }
     }
 
@@ -191,7 +245,10 @@ impl BufCache {
                         self.hits.fetch_add(1, Ordering::Relaxed);
                         return found;
                     }
-                    // The same place as a shorter buffer: that one goes.
+                    // The same place as a shorter buffer: that one goes, which no file system asks of one it holds.
+                    if state.table.peek(&key).is_some_and(|entry| entry.held) {
+                        return Found::Error(Errno::EBUSY);
+                    }
                     let gone = self.retire(state, key);
                     state = match gone {
                         Ok(state) => state,
@@ -206,12 +263,13 @@ impl BufCache {
                 frame: None,
                 dirty: false,
                 failed: false,
+                held: false,
                 device: None,
             };
-            if state.table.insert(key, entry).is_ok() {
+            if state.others() < self.capacity && state.table.insert(key, entry).is_ok() {
                 return Found::Place;
             }
-            let may_go = |(_, entry): &(&Key, &Entry)| entry.frame.is_some() && !entry.failed;
+            let may_go = |(_, entry): &(&Key, &Entry)| entry.may_go();
             let clean = |found: &(&Key, &Entry)| may_go(found) && !found.1.dirty;
             let oldest = state.table.oldest_first().find(clean);
             let oldest = match is_page_daemon() {
@@ -237,21 +295,10 @@ impl BufCache {
         if state.table.peek(&key).is_some_and(|entry| entry.dirty) {
             let taken = take(&mut state, &key);
             drop(state);
-            let Some((device, frame, bytes)) = taken else {
-                return Ok(self.state.lock());
-            };
-            self.writes.fetch_add(1, Ordering::Relaxed);
-            let frames = match one(frame.clone(), bytes) {
-                Ok(frames) => frames,
-                Err(errno) => {
-                    self.settle(key, frame, Settled::Dirty(device));
-                    return Err(errno);
-                }
-            };
-            let (frames, result) = specfs::transfer(&*device, BioOp::Write, key.1, frames);
-            drop(frames);
-            self.settle(key, frame, Settled::after(result, device));
-            return result.map(|()| self.state.lock());
+            if let Some((device, frame, bytes)) = taken {
+                self.write(device, key, frame, bytes)?;
+            }
+            return Ok(self.state.lock());
         }
         let gone = state.table.remove(&key);
         self.evictions.fetch_add(1, Ordering::Relaxed);
@@ -263,18 +310,21 @@ impl BufCache {
     /// Waits until not all buffers are busy. If those that are not cannot be written, tries the oldest of them again.
     ///
     /// # Errors
-    /// The device's, if that fails.
+    /// The device's, if that fails. `ENOBUFS`: all are held.
     fn wait_for_room(self: &Arc<Self>) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        while state.table.len() == state.table.capacity() {
-            let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some();
+        while state.others() >= self.capacity || state.table.len() == state.table.capacity() {
+            let idle = |(_, entry): &(&Key, &Entry)| entry.frame.is_some() && !entry.held;
             let oldest = state.table.oldest_first().find(idle);
             let Some(oldest) = oldest.map(|(key, _)| *key) else {
+                if state.others() == 0 {
+                    log::error!("a transaction has more buffers than there are places for");
+                    return Err(Errno::ENOBUFS);
+                }
                 state = self.settled.wait(state);
                 continue;
             };
-            let may_go = |entry: &Entry| entry.frame.is_some() && !entry.failed;
-            if state.table.oldest_first().any(|(_, entry)| may_go(entry)) {
+            if state.table.oldest_first().any(|(_, entry)| entry.may_go()) {
                 return Ok(());
             }
             return self.retire(state, oldest).map(drop);
@@ -288,7 +338,7 @@ impl BufCache {
         let state = &mut *guard;
         if let Some(entry) = state.table.peek_mut(&key) {
             entry.frame = Some(frame);
-            let was = entry.dirty;
+            let was = (entry.dirty, entry.held);
             match how {
                 Settled::Same => {}
                 Settled::Clean => {
@@ -303,8 +353,13 @@ impl BufCache {
                     (entry.dirty, entry.failed) = (true, true);
                     entry.device = Some(device);
                 }
+                Settled::Held(device) => {
+                    (entry.dirty, entry.failed, entry.held) = (false, false, true);
+                    entry.device = Some(device);
+                }
             }
-            state.dirty = state.dirty + usize::from(entry.dirty) - usize::from(was);
+            state.dirty = state.dirty + usize::from(entry.dirty) - usize::from(was.0);
+            state.held = state.held + usize::from(entry.held) - usize::from(was.1);
         }
         state.table.touch(&key);
         drop(guard);
@@ -314,57 +369,9 @@ impl BufCache {
     /// Forgets a busy buffer.
     fn abandon(&self, key: Key) {
         let mut guard = self.state.lock();
-        if let Some(entry) = guard.table.remove(&key) {
-            guard.dirty -= usize::from(entry.dirty);
-        }
+        let gone = guard.remove(&key);
         drop(guard);
-        self.settled.notify_all();
-    }
-
-    /// Starts writing a busy buffer, which settles when that is done.
-    fn start_write(
-        self: &Arc<Self>,
-        device: Arc<dyn BlockIo>,
-        key: Key,
-        frame: Frame,
-        bytes: usize,
-    ) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().writing += 1;
-        let (cache, theirs, kept) = (self.clone(), device.clone(), frame.clone());
-        let done = move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
-            drop(frames);
-            cache.written(theirs, key, kept, result);
-        };
-        let prepared =
-            one(frame.clone(), bytes).and_then(|frames| Ok((frames, kmem::try_box(done)?)));
-        let (frames, done) = match prepared {
-            Ok(prepared) => prepared,
-            Err(errno) => return self.written(device, key, frame, Err(errno)),
-        };
-        drop(frame);
-        let bio = Bio {
-            op: BioOp::Write,
-            sector: key.1,
-            frames,
-            done,
-        };
-        if let Err((errno, bio)) = device.start(bio) {
-            (bio.done)(bio.frames, Err(errno));
-        }
-    }
-
-    fn written(&self, device: Arc<dyn BlockIo>, key: Key, frame: Frame, result: Result<(), Errno>) {
-        if let Err(errno) = result {
-            log::error!(
-                "{}: sector {} could not be written: {errno}",
-                device.name(),
-                key.1
-            );
-        }
-        self.settle(key, frame, Settled::after(result, device));
-        // Only now: who waits for all writes then looks which failed.
-        self.state.lock().writing -= 1;
+        drop(gone);
         self.settled.notify_all();
     }
 
@@ -374,7 +381,7 @@ impl BufCache {
         let mut state = self.state.lock();
         // Those being written count as dirty until they are not.
         let dirty = state.dirty.saturating_sub(state.writing);
-        for _ in state.table.capacity() / 2..dirty {
+        for _ in self.capacity / 2..dirty {
             let waits =
                 |(_, entry): &(&Key, &Entry)| entry.dirty && !entry.failed && entry.frame.is_some();
             let Some(key) = state.table.oldest_first().find(waits).map(|(key, _)| *key) else {
@@ -384,7 +391,7 @@ impl BufCache {
                 return;
             };
             drop(state);
-            self.start_write(device, key, frame, bytes);
+            self.start_write(device, key, frame, bytes, |_| ());
             state = self.state.lock();
         }
     }
@@ -405,7 +412,7 @@ impl BufCache {
             match take(&mut state, &key) {
                 Some((device, frame, bytes)) => {
                     drop(state);
-                    self.start_write(device, key, frame, bytes);
+                    self.start_write(device, key, frame, bytes, |_| ());
                     state = self.state.lock();
                 }
                 // Somebody changes it just now, or writes it.
@@ -438,8 +445,7 @@ impl BufCache {
                 state = self.settled.wait(state);
                 continue;
             }
-            state.dirty -= usize::from(entry.dirty);
-            let gone = state.table.remove(&key);
+            let gone = state.remove(&key);
             drop(state);
             drop(gone);
             return;
@@ -458,8 +464,7 @@ impl BufCache {
                 state = self.settled.wait(state);
                 continue;
             }
-            state.dirty -= usize::from(entry.dirty);
-            state.table.remove(&key);
+            state.remove(&key);
         }
     }
 
@@ -471,7 +476,8 @@ impl BufCache {
                 break;
             };
             let clean = |(_, entry): &(&Key, &Entry)| {
-                !entry.dirty && entry.frame.as_ref().is_some_and(Frame::is_unique)
+                let is_clean = !entry.dirty && !entry.held;
+                is_clean && entry.frame.as_ref().is_some_and(Frame::is_unique)
             };
             let Some(key) = state.table.oldest_first().find(clean).map(|(key, _)| *key) else {
                 break;

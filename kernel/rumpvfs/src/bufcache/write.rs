@@ -1,0 +1,118 @@
+//! Writing buffers: every write of one starts here.
+
+use super::{BufCache, Key, Settled, one};
+use crate::specfs::BlockIo;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use rumpkern::kmem;
+use rumpkern::locks::{Condvar, Mutex};
+use rumpkern::uvm::Frame;
+use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpuser::Errno;
+
+/// A buffer under way to the disk. It settles when this goes.
+struct Going<F: FnOnce(Result<(), Errno>)> {
+    cache: Arc<BufCache>,
+    device: Arc<dyn BlockIo>,
+    key: Key,
+    frame: Option<Frame>,
+    result: Result<(), Errno>,
+    told: Option<F>,
+}
+
+impl<F: FnOnce(Result<(), Errno>)> Drop for Going<F> {
+    fn drop(&mut self) {
+        let (cache, result) = (&self.cache, self.result);
+        if let Err(errno) = result {
+            log::error!(
+                "{}: sector {} could not be written: {errno}",
+                self.device.name(),
+                self.key.1
+            );
+        }
+        if let Some(frame) = self.frame.take() {
+            let settled = Settled::after(result, self.device.clone());
+            cache.settle(self.key, frame, settled);
+        }
+        // Only now: who waits for all writes then looks which failed.
+        cache.state.lock().writing -= 1;
+        cache.settled.notify_all();
+        if let Some(told) = self.told.take() {
+            told(result);
+        }
+    }
+}
+
+impl BufCache {
+    /// Starts writing a busy buffer, which settles when that is done; then `told` is called.
+    pub(super) fn start_write(
+        self: &Arc<Self>,
+        device: Arc<dyn BlockIo>,
+        key: Key,
+        frame: Frame,
+        bytes: usize,
+        told: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().writing += 1;
+        let going = Going {
+            cache: self.clone(),
+            device: device.clone(),
+            key,
+            frame: Some(frame.clone()),
+            result: Err(Errno::ENOMEM),
+            told: Some(told),
+        };
+        let prepared = one(frame, bytes).and_then(|frames| {
+            let done = kmem::try_box(move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
+                let mut going = going;
+                drop(frames);
+                going.result = result;
+            })?;
+            Ok((frames, done))
+        });
+        // If there was no memory for it, `going` is gone already, and has said so.
+        let Ok((frames, done)) = prepared else {
+            return;
+        };
+        let bio = Bio {
+            op: BioOp::Write,
+            sector: key.1,
+            frames,
+            done,
+        };
+        if let Err((errno, bio)) = device.start(bio) {
+            (bio.done)(bio.frames, Err(errno));
+        }
+    }
+
+    /// The same, and waits for it.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        device: Arc<dyn BlockIo>,
+        key: Key,
+        frame: Frame,
+        bytes: usize,
+    ) -> Result<(), Errno> {
+        let finished = match kmem::try_arc((Mutex::new(None), Condvar::new())) {
+            Ok(finished) => finished,
+            Err(errno) => {
+                self.settle(key, frame, Settled::Dirty(device));
+                return Err(errno);
+            }
+        };
+        let theirs = finished.clone();
+        self.start_write(device, key, frame, bytes, move |result| {
+            *theirs.0.lock() = Some(result);
+            theirs.1.notify_all();
+        });
+        let mut result = finished.0.lock();
+        loop {
+            match *result {
+                Some(result) => return result,
+                None => result = finished.1.wait(result),
+            }
+        }
+    }
+}
