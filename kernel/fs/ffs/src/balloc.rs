@@ -3,13 +3,15 @@
 //!
 //! The inode given is a copy that whoever calls puts back when all went well; the maps of the volume
 //! and indirect blocks change at once. An indirect block is on the disk, as zeroes, before anything
-//! points to it. When a tail moves, its old fragments are freed by the caller ([`Move`]) once the
-//! inode on the disk has the new place.
+//! points to it. When a tail moves, what it held is on the disk at its new place before the inode can be, for it may
+//! have been synced; its old fragments are freed by the caller ([`Move`]) once the inode on the disk has the
+//! new place.
 //!
 //! Source: NetBSD sys/ufs/ffs/ffs_balloc.c, ffs_alloc.c (`ffs_blkpref_ufs1`).
 
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
+use rumpvfs::specfs;
 
 use crate::allocator::Allocator;
 use crate::bmap::Path;
@@ -42,6 +44,13 @@ pub struct Move {
     pub old: u32,
     /// The new place.
     pub to: u64,
+}
+
+/// What has been written is stable from now on, also on a disk that writes in an order of its own; `at` is what it is
+/// about. Where something that was synced lies in one of two places, the disk must not have the second half of the
+/// move without the first.
+pub(crate) fn barrier(device: &Devvp, at: u64) -> Result<(), Fault> {
+    specfs::flush(&**device.device()).map_err(|errno| Fault::Device { at, errno })
 }
 
 /// Blocks of one file, being given places.
@@ -109,6 +118,12 @@ impl Balloc<'_> {
             .into());
         };
         let grown = space.grow(home, from, (old, new))?;
+        if grown.moved {
+            self.copy(from, grown.address, old).inspect_err(|_| {
+                // Nothing points to it: it stays taken only until a check, if this fails, too.
+                let _ = space.free(grown.address, new);
+            })?;
+        }
         direct[index] = grown.address as i64;
         inode.blocks += sectors(new - old);
         Ok(match grown.moved {
@@ -119,6 +134,27 @@ impl Balloc<'_> {
                 to: grown.address,
             }),
         })
+    }
+
+    /// Copies `count` fragments on the disk; the copy is stable then. Buffers of both places are left behind.
+    fn copy(&self, from: u64, to: u64, count: u32) -> Result<(), Fault> {
+        let piece = self.sb.tail_piece();
+        for into in (0..(count * self.sb.fsize) as usize).step_by(piece) {
+            let from = self.sb.byte_of(from) + into as u64;
+            let to = self.sb.byte_of(to) + into as u64;
+            let old = self
+                .device
+                .bread(from / SECTOR_SIZE as u64, piece)
+                .map_err(|errno| Fault::Device { at: from, errno })?;
+            let fault = |errno| Fault::Device { at: to, errno };
+            let mut new = self
+                .device
+                .getblk(to / SECTOR_SIZE as u64, piece)
+                .map_err(fault)?;
+            new.copy_from_slice(&old);
+            new.bwrite().map_err(fault)?;
+        }
+        barrier(self.device, self.sb.byte_of(to))
     }
 
     fn indirect(

@@ -15,7 +15,7 @@ use rumpvfs::bufcache::BufMut;
 use rumpvfs::vnode::{VnodeType, Wait};
 
 use crate::allocator::Allocator;
-use crate::balloc::{Balloc, Move, Place};
+use crate::balloc::{Balloc, Place, barrier};
 use crate::corrupt::{Corrupt, Fault};
 use crate::dir::{self, ENTRY_HEAD, Entry, Shape, entry_size};
 use crate::dirhash::{DirHash, Hashed, NoMemory};
@@ -241,8 +241,7 @@ impl Directory<'_> {
             Place::Moved(moved) => Some(moved),
             Place::Had | Place::New | Place::Longer(_) => None,
         };
-        let copied = moved.map_or(Ok(()), |moved| self.copy(moved));
-        let filled = copied.and_then(|()| self.fill_last(fill));
+        let filled = self.fill_last(fill);
         let stored = filled.and_then(|()| self.inode.store(sb, device, Wait::Stable));
         if let Err(fault) = stored {
             // As it was, as far as that can be.
@@ -250,6 +249,7 @@ impl Directory<'_> {
             return Err(fault);
         }
         if let Some(moved) = moved {
+            barrier(device, sb.byte_of(moved.from))?;
             self.volume.invalidate(moved.from, moved.old);
             space.free(moved.from, moved.old)?;
         }
@@ -274,26 +274,6 @@ impl Directory<'_> {
             _ => Err(NoMemory),
         });
         self.written(buf, Wait::Stable, at)
-    }
-
-    /// Copies what a tail held to where it lies now.
-    fn copy(&self, moved: Move) -> Result<(), Fault> {
-        let (sb, device) = (&self.volume.sb, &self.volume.device);
-        let piece = sb.tail_piece();
-        for n in 0..(moved.old * sb.fsize) as usize / piece {
-            let into = (n * piece) as u64;
-            let (from, to) = (sb.byte_of(moved.from) + into, sb.byte_of(moved.to) + into);
-            let old = device
-                .bread(from / SECTOR_SIZE as u64, piece)
-                .map_err(|errno| Fault::Device { at: from, errno })?;
-            let fault = |errno| Fault::Device { at: to, errno };
-            let mut new = device
-                .getblk(to / SECTOR_SIZE as u64, piece)
-                .map_err(fault)?;
-            new.copy_from_slice(&old);
-            new.bwrite().map_err(fault)?;
-        }
-        Ok(())
     }
 
     /// Cuts off the units at the end that hold no name.

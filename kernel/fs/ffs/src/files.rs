@@ -8,7 +8,7 @@ use rumpvfs::vnode::{self, S_ISGID, S_ISUID, SetAttr, Vnode, VnodeType, Wait};
 
 use alloc::sync::Arc;
 
-use crate::balloc::{Balloc, Move, Place};
+use crate::balloc::{Balloc, Move, Place, barrier};
 use crate::corrupt::Fault;
 use crate::inode::{Contents, Inode};
 use crate::raw::UFS_NDADDR;
@@ -83,6 +83,9 @@ impl Node {
                 }
                 Ok(Place::Longer(old)) => cover.add(start + (u64::from(old) << sb.fshift), next),
                 Ok(Place::Moved(tail)) => {
+                    // It is data, which the buffer cache is not for.
+                    volume.invalidate(tail.from, tail.old);
+                    volume.invalidate(tail.to, tail.old);
                     cover.add(start + (u64::from(tail.old) << sb.fshift), next);
                     moved = Some(tail);
                 }
@@ -108,6 +111,7 @@ impl Node {
         self.set_inode(&inode);
         if let Some(tail) = moved {
             inode.store(sb, &volume.device, Wait::Stable)?;
+            barrier(&volume.device, sb.byte_of(tail.from))?;
             space.free(tail.from, tail.old)?;
         } else if cover.0.is_some()
             || before.size != size

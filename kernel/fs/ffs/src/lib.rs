@@ -39,7 +39,8 @@
 //!
 //! Without a log, writes are ordered so that a check can always repair: see `names.rs` for
 //! names and link counts, [`mod@truncate`] for blocks, [`balloc`] for indirect blocks. Maps and counters are
-//! written late: a check computes them from the inodes.
+//! written late: a check computes them from the inodes. What was synced is there, also on a disk with a volatile
+//! cache; but file data is not ordered: a block that was new, a filled hole included, may show what it held before.
 //!
 //! # Locks
 //!
