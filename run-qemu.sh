@@ -7,6 +7,8 @@ set -euo pipefail
 
 readonly DEFAULT_APPLIANCE=fileserver
 readonly FIRST_HTTP_PORT=8080 LAST_HTTP_PORT=8179
+# Seconds that a guest has for its end after its power button was pressed, and between two presses.
+readonly GRACE=10 PRESS_AGAIN=1
 # Exit statuses of our own, beside the guest's.
 readonly USAGE=2 CANNOT_INSTALL=69 GUEST_RESET=70 QEMU_FAILED=125 TIMED_OUT=124
 
@@ -35,11 +37,12 @@ usage: ./run-qemu.sh [--disk IMAGE]... [-m SIZE] [--machine q35|pc] [--net user|
   ./run-qemu.sh --install-only [TOOL]...   install QEMU and these tools, boot nothing
 
 What is missing is installed (Debian, Ubuntu; as root or by passwordless sudo); where that may not be, the command to run
-is printed. The guest's serial console is this terminal; Ctrl-C ends it.
+is printed. The guest's serial console is this terminal. Ctrl-C (and SIGTERM, SIGHUP) presses the guest's power button: the
+file server unmounts its disks and powers off. A second Ctrl-C, or 10 s without an end, ends the guest at once.
 
 Exit status: the guest's own where it reports one (isa-debug-exit at port 0xf4), 0 where it powered off, 124 on
-timeout, 130 on Ctrl-C, 2 for a wrong argument, 69 if something cannot be installed, 70 if the guest reset itself
-(as a triple fault does), 125 if QEMU could not run it.
+timeout, 130 where it was ended at once after Ctrl-C (143: SIGTERM, SIGHUP), 2 for a wrong argument, 69 if something
+cannot be installed, 70 if the guest reset itself (as a triple fault does), 125 if QEMU could not run it.
 HELP
 }
 
@@ -304,25 +307,53 @@ announce() { # ADDRESS:PORT
 
 # --- Running it -----------------------------------------------------------------------------------------------------------
 
-scratch='' qemu_pid='' announcer='' terminal='' interrupted=''
+# What is started behind these words ends with this script, even if that is killed.
+readonly dies_with_parent=(setpriv --pdeathsig KILL)
+
+scratch='' qemu_pid='' announcer='' keyboard='' terminal='' interrupted='' killed=''
 
 clean_up() {
   [[ -z $announcer ]] || kill "$announcer" 2>/dev/null || true
+  [[ -z $keyboard ]] || kill "$keyboard" 2>/dev/null || true
   [[ -z $qemu_pid ]] || kill -KILL "$qemu_pid" 2>/dev/null || true
   [[ -z $terminal ]] || stty "$terminal" 2>/dev/null || true
   [[ -z $scratch ]] || rm -rf -- "$scratch"
 }
 
 interrupt() { # STATUS
-  interrupted=$1
+  if [[ -n $interrupted ]]; then
+    end_at_once
+  else
+    interrupted=$1 give_up_at=$((SECONDS + GRACE))
+    say 'pressing the power button; once more (Ctrl-C) ends the guest at once'
+  fi
+}
+
+end_at_once() {
+  killed=yes
   [[ -z $qemu_pid ]] || kill -TERM "$qemu_pid" 2>/dev/null || true
+}
+
+# Once and again: a guest that is just booting does not look at its button yet.
+press_power_button() {
+  local piece
+  if ((SECONDS >= give_up_at)); then
+    say "no end within $GRACE s"
+    end_at_once
+  fi
+  echo '{"execute":"system_powerdown"}' >&7
+  # What the monitor tells is a reason to look again at once.
+  local until=$((SECONDS + PRESS_AGAIN))
+  while ((SECONDS <= until)) && kill -0 "$qemu_pid" 2>/dev/null; do
+    if IFS= read -r -t 0.1 piece <&8; then told+=$piece; fi
+  done
 }
 
 # QEMU's exit status does not tell a guest that powered off from one that reset, nor its own failure (1) from the guest's
 # status 0 ((0 << 1) | 1): its monitor does.
 status_of() { # QEMU-STATUS MONITOR-OUTPUT
   local status=$1 told=$2
-  if [[ -n $interrupted ]]; then
+  if [[ -n $killed ]]; then
     echo "$interrupted"
   elif ((status == TIMED_OUT || status == 137)); then
     say "ended after $timeout s"
@@ -349,24 +380,33 @@ run() {
   trap clean_up EXIT
   trap 'interrupt 130' INT
   trap 'interrupt 143' TERM HUP
-  [[ ! -t 0 ]] || terminal=$(stty -g)
-  mkfifo "$scratch/monitor.in" "$scratch/monitor.out"
-  exec 7<>"$scratch/monitor.in" 8<>"$scratch/monitor.out"
+  mkfifo "$scratch/monitor.in" "$scratch/monitor.out" "$scratch/keyboard"
+  exec 7<>"$scratch/monitor.in" 8<>"$scratch/monitor.out" 9<>"$scratch/keyboard"
   echo '{"execute":"qmp_capabilities"}' >&7
   qemu+=(-chardev "pipe,id=monitor,path=$scratch/monitor" -mon chardev=monitor,mode=control)
   local bounded=()
-  [[ -z $timeout ]] || bounded=(timeout --foreground --kill-after=5 "$timeout")
-  # In the background, so that a signal ends the wait; with this terminal, which a background command otherwise loses.
-  "${bounded[@]}" "${qemu[@]}" "${qemu_args[@]}" <&0 7>&- 8>&- &
+  [[ -z $timeout ]] || bounded=(timeout --foreground --kill-after=5 "$timeout" "${dies_with_parent[@]}")
+  # In a session of its own: a signal to this terminal's or this script's group is not for QEMU, which would end at once. In the
+  # background, so that a signal ends the wait.
+  setsid "${dies_with_parent[@]}" "${bounded[@]}" "${qemu[@]}" "${qemu_args[@]}" <&9 7>&- 8>&- 9>&- &
   qemu_pid=$!
+  if [[ -t 0 ]]; then
+    terminal=$(stty -g)
+    # Each key as it is typed, to the guest; but Ctrl-C makes a signal.
+    stty -icanon -echo -iexten -icrnl -ixon min 1 time 0
+  fi
+  cat <&0 >&9 7>&- 8>&- &
+  keyboard=$!
   if [[ -n $answers_at ]]; then
-    announce "$answers_at" </dev/null 7>&- 8>&- &
+    announce "$answers_at" </dev/null 7>&- 8>&- 9>&- &
     announcer=$!
   fi
   while kill -0 "$qemu_pid" 2>/dev/null; do
     status=0
-    wait "$qemu_pid" || status=$?
+    if [[ -n $interrupted && -z $killed ]]; then press_power_button; else wait "$qemu_pid" || status=$?; fi
   done
+  status=0
+  wait "$qemu_pid" || status=$?
   qemu_pid=''
   while IFS= read -r -t 0.01 piece <&8; do told+=$piece; done
   exit "$(status_of "$status" "$told")"

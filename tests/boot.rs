@@ -180,6 +180,18 @@ fn a_panic_ends_the_machine_with_its_message_and_who_called() {
 }
 
 #[test]
+fn the_power_button_is_felt_on_every_machine_that_has_one() {
+    for machine in ["q35", "pc"] {
+        let boot = Boot::new(image("selftest")).without_network();
+        let mut guest = boot.machine(machine).append("button").start();
+        guest.wait_for("press", SOON);
+        guest.signal(libc::SIGTERM);
+        guest.wait_for("pressed", SOON);
+        assert_eq!(guest.exit_status(SOON), 0, "{machine}");
+    }
+}
+
+#[test]
 fn an_idle_guest_uses_no_processor() {
     let mut guest = Boot::new(image("selftest"))
         .without_network()

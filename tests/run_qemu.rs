@@ -1,10 +1,12 @@
 //! `run-qemu.sh` itself, with images of a few instructions: what it takes for an image, and how a guest's end becomes an exit status.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rump_tests::guest::{Boot, SOON, image_file};
+use rump_tests::image::image;
 use rump_tests::{elf, root};
 
 fn run(args: &[&str]) -> (i32, String) {
@@ -49,14 +51,49 @@ fn a_guest_that_hangs_is_ended_after_the_timeout() {
     assert!(started.elapsed() >= Duration::from_secs(2));
 }
 
+/// One that does not look at its power button: it gets its time, or a second signal.
 #[test]
-fn interrupt_and_termination_end_the_guest() {
+fn a_guest_that_does_not_end_when_it_is_asked_is_ended() {
     for (signal, status) in [(libc::SIGINT, 130), (libc::SIGTERM, 143)] {
         let image = image_file("interrupted", &elf::says_and_hangs("here\n"));
         let mut guest = Boot::new(image).start();
         guest.wait_for("here", SOON);
+        let started = Instant::now();
         guest.signal(signal);
-        assert_eq!(guest.exit_status(Duration::from_secs(10)), status);
+        guest.wait_for("pressing the power button", SOON);
+        if signal == libc::SIGTERM {
+            guest.signal(signal);
+        }
+        assert_eq!(guest.exit_status(SOON), status);
+        let waited = started.elapsed() >= Duration::from_secs(9);
+        assert_eq!(waited, signal == libc::SIGINT, "{:?}", started.elapsed());
+    }
+}
+
+/// A terminal sends its signals to all of its foreground group, and a manager of services to all processes.
+#[test]
+fn a_signal_to_the_whole_group_is_not_the_guests() {
+    let mut guest = Boot::new(image("selftest"))
+        .append("button")
+        .without_network()
+        .start();
+    guest.wait_for("press", SOON);
+    guest.signal_group(libc::SIGINT);
+    guest.wait_for("pressed", SOON);
+    assert_eq!(guest.exit_status(SOON), 0, "{}", guest.console());
+}
+
+#[test]
+fn a_script_that_is_killed_leaves_no_guest_behind() {
+    let image = image_file("orphan", &elf::says_and_hangs("here\n"));
+    let mut guest = Boot::new(image).start();
+    guest.wait_for("here", SOON);
+    let qemu = guest.qemu();
+    guest.signal(libc::SIGKILL);
+    let deadline = Instant::now() + SOON;
+    while Path::new("/proc").join(&qemu).join("exe").exists() {
+        assert!(Instant::now() < deadline, "process {qemu} goes on");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

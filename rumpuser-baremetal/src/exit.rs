@@ -1,12 +1,37 @@
-//! The way out.
+//! The way out, and the power button, which asks for it.
+
+use core::num::NonZeroU64;
+use core::sync::atomic::{AtomicU64, Ordering};
+use platform_x86_64::power_button;
+use rumpuser::{ThreadId, Threads};
+
+use crate::threads::THREADS;
 
 pub(crate) struct Exit;
 
 pub(crate) static EXIT: Exit = Exit;
 
+/// Number of the thread that wants to know of the button; 0 for none.
+static LISTENER: AtomicU64 = AtomicU64::new(0);
+
+fn pressed() {
+    if let Some(thread) = NonZeroU64::new(LISTENER.load(Ordering::Acquire)) {
+        THREADS.unpark(ThreadId::new(thread));
+    }
+}
+
 impl rumpuser::Exit for Exit {
     fn exit(&self, status: u8) -> ! {
         platform_x86_64::exit::exit(status)
+    }
+
+    fn is_asked(&self) -> bool {
+        power_button::is_pressed()
+    }
+
+    fn listen(&self, thread: ThreadId) {
+        LISTENER.store(thread.get(), Ordering::Release);
+        power_button::on_press(pressed);
     }
 
     fn panic(&self) -> ! {

@@ -1,5 +1,6 @@
 //! The way out: the end of the process.
 
+use rumpuser::ThreadId;
 use std::io::Write;
 
 /// exit(3) and abort(3).
@@ -10,6 +11,13 @@ impl rumpuser::Exit for Process {
         flush();
         std::process::exit(i32::from(status))
     }
+
+    /// A process ends as its own program sees fit.
+    fn is_asked(&self) -> bool {
+        false
+    }
+
+    fn listen(&self, _: ThreadId) {}
 
     fn panic(&self) -> ! {
         flush();

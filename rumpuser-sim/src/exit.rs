@@ -3,6 +3,7 @@
 use crate::scheduler;
 use crate::trace::Kind;
 use crate::world;
+use rumpuser::ThreadId;
 
 /// The machine's switch.
 pub(crate) struct Switch;
@@ -16,6 +17,13 @@ impl rumpuser::Exit for Switch {
         });
         scheduler::stop()
     }
+
+    /// The simulation ends machines itself.
+    fn is_asked(&self) -> bool {
+        false
+    }
+
+    fn listen(&self, _: ThreadId) {}
 
     fn panic(&self) -> ! {
         panic!("a kernel has panicked")

@@ -6,6 +6,7 @@ mod clients;
 mod crowds;
 mod disks;
 mod frames;
+mod halting;
 mod hostile_disks;
 mod requests;
 mod webdav;

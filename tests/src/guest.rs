@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -19,6 +20,11 @@ pub const AT_ONCE: usize = 2;
 
 /// How long a guest may take to boot, or to say something that it should; slow machines without KVM included.
 pub const SOON: Duration = Duration::from_secs(60);
+
+/// In the environment of a guest's processes, to know them by.
+const MARK: &str = "RUMP_TESTS_GUEST";
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// The guest's address on a tap device, and the host's there.
 pub const GUEST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -223,6 +229,8 @@ impl Console {
 /// A running guest; dropping it ends it.
 pub struct Guest {
     child: Child,
+    /// What [`MARK`] says in its processes.
+    mark: String,
     console: Arc<Console>,
     address: Option<SocketAddr>,
     _slot: Slot,
@@ -236,12 +244,16 @@ impl Guest {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("{}.{number}", std::process::id());
+        command.env(MARK, &mark);
         let mut child = command.spawn().expect("run-qemu.sh starts");
         let console = Arc::new(Console::default());
         console.copy_from(child.stdout.take().expect("piped"));
         console.copy_from(child.stderr.take().expect("piped"));
         Self {
             child,
+            mark,
             console,
             address,
             _slot: slot,
@@ -335,29 +347,47 @@ impl Guest {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// The folder of QEMU's process in `/proc`, and the lines of its `stat`.
+    fn find_qemu(&self) -> Option<(String, Vec<String>)> {
+        let ours = format!("{MARK}={}\0", self.mark);
+        std::fs::read_dir("/proc")
+            .expect("a /proc")
+            .filter_map(|entry| {
+                let folder = entry.ok()?.path();
+                let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+                // proc_pid_stat(5): "pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime …"
+                let (comm, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
+                let environment = std::fs::read(folder.join("environ")).ok()?;
+                let is_ours = environment
+                    .windows(ours.len())
+                    .any(|some| some == ours.as_bytes());
+                let name = folder.file_name()?.to_string_lossy().into_owned();
+                let fields = rest.split(' ').map(str::to_owned).collect();
+                (comm.starts_with("qemu-system") && is_ours).then_some((name, fields))
+            })
+            .last()
+    }
+
+    /// The number of QEMU's process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn qemu(&self) -> String {
+        self.find_qemu().expect("QEMU runs").0
+    }
+
     /// The processor time that QEMU has used so far.
     ///
     /// # Panics
     /// If it does not run.
     pub fn processor_time(&self) -> Duration {
-        let group = self.child.id().to_string();
-        let qemu = std::fs::read_dir("/proc")
-            .expect("a /proc")
-            .filter_map(|entry| {
-                let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
-                // proc_pid_stat(5): "pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime …"
-                let (comm, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-                let fields: Vec<&str> = rest.split(' ').collect();
-                (comm.starts_with("qemu-system") && fields[2] == group).then(|| {
-                    fields[11..13]
-                        .iter()
-                        .map(|ticks| ticks.parse::<u64>().unwrap_or(0))
-                        .sum::<u64>()
-                })
-            });
+        let (_, fields) = self.find_qemu().expect("QEMU runs");
+        let ticks = fields[11..13]
+            .iter()
+            .map(|ticks| ticks.parse::<u64>().unwrap_or(0))
+            .sum::<u64>();
         // SAFETY: sysconf takes no pointers.
         let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        let ticks = qemu.last().expect("QEMU runs");
         Duration::from_secs_f64(ticks as f64 / per_second as f64)
     }
 
@@ -385,6 +415,14 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Sends a signal to the whole process group of `run-qemu.sh`.
+    pub fn signal_group(&self, signal: i32) {
+        // SAFETY: kill touches no memory; the group is the one that `start` made, and its leader is not reaped, so its id is its own.
+        unsafe { libc::kill(-self.child.id().cast_signed(), signal) };
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -394,8 +432,8 @@ impl Drop for Guest {
             );
         }
         if self.is_running() {
-            // SAFETY: kill touches no memory; the group is the one that `start` made, and its leader is not reaped, so its id is its own.
-            unsafe { libc::kill(-self.child.id().cast_signed(), libc::SIGKILL) };
+            // QEMU goes with its parent.
+            self.signal_group(libc::SIGKILL);
             let _ = self.child.wait();
         }
     }

@@ -69,6 +69,21 @@ pub enum SoftOff {
     },
 }
 
+/// The power button of the fixed hardware: the registers of PM1a, I/O ports (§4.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerButton {
+    /// Port of the status register, whose bits are cleared by writing them.
+    pub status: u16,
+    /// Port of the register that says which of those bits interrupt.
+    pub enable: u16,
+    /// Port of the control register.
+    pub control: u16,
+    /// The line of the ISA bus, or of the machine, that its interrupt comes by: the SCI.
+    pub irq: u8,
+    /// The port and value that hand the registers over from the firmware, if they are not yet ours.
+    pub handover: Option<(u16, u8)>,
+}
+
 /// What the tables say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -81,6 +96,8 @@ pub struct Facts {
     pub pm_timer: Option<(u16, bool)>,
     /// How the machine is switched off.
     pub soft_off: Option<SoftOff>,
+    /// The power button, if it is one of the fixed hardware's.
+    pub power_button: Option<PowerButton>,
 }
 
 impl Facts {
@@ -230,6 +247,7 @@ fn read_mcfg(table: &[u8]) -> Option<Ecam> {
 
 /// Fixed hardware (§5.2.9).
 fn read_fadt(memory: &dyn PhysicalMemory, table: &[u8], facts: &mut Facts) {
+    const FLAG_NO_FIXED_POWER_BUTTON: u32 = 1 << 4;
     const FLAG_PM_TIMER_32_BITS: u32 = 1 << 8;
     const FLAG_HARDWARE_REDUCED: u32 = 1 << 20;
     const SLEEP_ENABLE: u8 = 1 << 5;
@@ -256,12 +274,33 @@ fn read_fadt(memory: &dyn PhysicalMemory, table: &[u8], facts: &mut Facts) {
     let enable = port(48)
         .zip(table.get(52).copied())
         .filter(|&(_, value)| value != 0);
+    if flags & FLAG_NO_FIXED_POWER_BUTTON == 0 {
+        facts.power_button = read_power_button(table, port(56), port(64), enable);
+    }
     let value = u16::from(sleep_type) << 10 | PM1_SLEEP_ENABLE;
     facts.soft_off = port(64).map(|port| SoftOff::Pm1a {
         port,
         value,
         enable,
     });
+}
+
+fn read_power_button(
+    table: &[u8],
+    event: Option<u16>,
+    control: Option<u16>,
+    handover: Option<(u16, u8)>,
+) -> Option<PowerButton> {
+    let (status, control) = event.zip(control)?;
+    // The status register, then the enable register, each half of the block.
+    let half = u16::from(*table.get(88)?) / 2;
+    Some(PowerButton {
+        status,
+        enable: status.checked_add(half).filter(|_| half >= 2)?,
+        control,
+        irq: u8::try_from(u16_at(table, 46)?).ok()?,
+        handover,
+    })
 }
 
 /// The sleep type of the package `_S5_` in the bytes of the DSDT (§7.4.2, §20.2.5): `NameOp "_S5_" PackageOp PkgLength
@@ -339,7 +378,10 @@ mod tests {
             body[offset - HEADER_BYTES..][..bytes.len()].copy_from_slice(bytes)
         };
         put(40, &0x9000u32.to_le_bytes());
+        put(46, &[9, 0]);
         put(48, &[0xb2, 0, 0, 0, 2]);
+        put(56, &0x600u32.to_le_bytes());
+        put(88, &[4]);
         put(64, &0x604u32.to_le_bytes());
         put(76, &0x608u32.to_le_bytes());
         put(112, &flags.to_le_bytes());
@@ -421,7 +463,24 @@ mod tests {
                 enable: Some((0xb2, 2)),
             };
             assert_eq!(facts.soft_off, Some(off));
+            let button = PowerButton {
+                status: 0x600,
+                enable: 0x602,
+                control: 0x604,
+                irq: 9,
+                handover: Some((0xb2, 2)),
+            };
+            assert_eq!(facts.power_button, Some(button));
         }
+    }
+
+    #[test]
+    fn a_button_that_only_the_machines_own_code_can_ask_is_none() {
+        let mut pieces = machine(0);
+        pieces.0.insert(0x8000, fadt(1 << 4));
+        let facts = parse(&pieces, 0x1000);
+        assert_eq!(facts.power_button, None);
+        assert!(facts.soft_off.is_some());
     }
 
     #[test]
@@ -437,6 +496,7 @@ mod tests {
             })
         );
         assert_eq!(facts.pm_timer, None);
+        assert_eq!(facts.power_button, None);
     }
 
     #[test]

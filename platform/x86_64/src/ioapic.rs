@@ -1,7 +1,7 @@
 //! The I/O APIC: interrupt lines to vectors (Intel 82093AA data sheet). Used for the serial port and for devices that
 //! are on no bus; PCI devices send messages.
 
-use crate::acpi::{IoApic, Override};
+use crate::acpi::{Facts, IoApic, Override};
 use crate::interrupt::Vector;
 use crate::paging::{self, MapError};
 use core::ptr::NonNull;
@@ -37,9 +37,15 @@ fn write(base: NonNull<u8>, index: u32, value: u32) {
 /// The machine's first I/O APIC, for [`route_line`].
 static FIRST: Once<IoApic> = Once::new();
 
-/// Makes `io_apic` the one whose lines [`route_line`] leads. Once.
-pub(crate) fn set_first(io_apic: IoApic) {
-    FIRST.call_once(|| io_apic);
+/// Where firmware of PCs has had its I/O APIC since there are any: for machines without ACPI tables.
+const USUAL: IoApic = IoApic {
+    address: 0xfec0_0000,
+    first_line: 0,
+};
+
+/// Makes the machine's first I/O APIC the one whose lines [`route_line`] leads. Once.
+pub(crate) fn init(facts: &Facts) {
+    FIRST.call_once(|| facts.io_apic.unwrap_or(USUAL));
 }
 
 /// Leads line `line` of the first I/O APIC, edge-triggered and active high as a paravirtual device's is, to `vector` on this
@@ -56,29 +62,15 @@ pub fn route_line(line: u32, vector: Vector) -> bool {
         .is_some_and(|&io_apic| program(io_apic, plain, vector) == Ok(true))
 }
 
-/// Leads line `irq` of the ISA bus to `vector` on this processor. Answers whether the line has an entry.
+/// Leads line `plain.irq` of the ISA bus to `vector` on this processor: as `plain` says, unless the firmware says otherwise.
+/// Answers whether the line has an entry.
 ///
 /// # Errors
 /// If the registers cannot be mapped.
-pub(crate) fn route_isa(
-    io_apic: IoApic,
-    overrides: &[Override],
-    irq: u8,
-    vector: Vector,
-) -> Result<bool, MapError> {
-    // ISA lines are edge-triggered, active high, and in their place, unless the firmware says otherwise.
-    let plain = Override {
-        irq,
-        line: irq.into(),
-        active_low: false,
-        level: false,
-    };
-    let line = overrides
-        .iter()
-        .find(|known| known.irq == irq)
-        .copied()
-        .unwrap_or(plain);
-    program(io_apic, line, vector)
+pub(crate) fn route_isa(facts: &Facts, plain: Override, vector: Vector) -> Result<bool, MapError> {
+    let io_apic = facts.io_apic.unwrap_or(USUAL);
+    let known = facts.overrides().find(|known| known.irq == plain.irq);
+    program(io_apic, known.unwrap_or(plain), vector)
 }
 
 /// Sets the entry of a line. Answers whether it has one.

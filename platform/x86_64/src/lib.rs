@@ -14,7 +14,7 @@
 //! | [`clock`], `calibrate`, [`rtc`] | time-stamp counter and timer, their rates, the battery-backed clock |
 //! | [`pci`] | functions, BARs, MSI-X |
 //! | [`context`] | switching stacks |
-//! | [`exit`](mod@exit) | the way out |
+//! | [`exit`](mod@exit), [`power_button`] | the way out, and who asks for it |
 //!
 //! **Interrupts and the red zone.** The target's code keeps data below its stack pointer and in SSE registers. So every vector
 //! enters on a stack of its own, and an interrupt's entry saves the SSE registers.
@@ -55,6 +55,7 @@ mod memory_functions;
 pub mod paging;
 pub mod pci;
 pub mod phys;
+pub mod power_button;
 pub mod pvh;
 pub mod random;
 pub mod regions;

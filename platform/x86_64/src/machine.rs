@@ -1,9 +1,9 @@
 //! Bringing the machine up, in order.
 
-use crate::acpi::{self, Facts};
+use crate::acpi::{self, Facts, Override};
 use crate::gdt::Stack;
 use crate::paging::{self, MapError, TableSource};
-use crate::{apic, clock, exit, gdt, idt, interrupt, ioapic, pci, uart};
+use crate::{apic, clock, exit, gdt, idt, interrupt, ioapic, pci, power_button, uart};
 use bootloader_api::BootInfo;
 use bootloader_api::info::MemoryRegion;
 use x86_64::instructions::{hlt, interrupts};
@@ -16,12 +16,6 @@ unsafe extern "C" {
 pub fn boot_stack_guard_page() -> u64 {
     (&raw const boot_stack_guard).addr() as u64
 }
-
-/// Where firmware of PCs has had its I/O APIC since there are any: for machines without ACPI tables.
-const USUAL_IO_APIC: acpi::IoApic = acpi::IoApic {
-    address: 0xfec0_0000,
-    first_line: 0,
-};
 
 /// Brings the machine up: segments, exceptions, page tables, interrupts, time, PCI. Interrupts are still off afterwards.
 ///
@@ -53,8 +47,9 @@ pub unsafe fn init(
     }
     apic::init()?;
     clock::init(&facts, timer);
-    ioapic::set_first(facts.io_apic.unwrap_or(USUAL_IO_APIC));
+    ioapic::init(&facts);
     connect_uart(&facts);
+    power_button::connect(&facts);
     pci::init(&facts);
     Ok(facts)
 }
@@ -64,17 +59,14 @@ fn connect_uart(facts: &Facts) {
     let Some(vector) = interrupt::allocate(uart::interrupt, 0) else {
         return;
     };
-    let mut overrides = [acpi::Override {
-        irq: u8::MAX,
-        line: 0,
+    // ISA lines are edge-triggered, active high, and in their place.
+    let plain = Override {
+        irq: uart::ISA_IRQ,
+        line: uart::ISA_IRQ.into(),
         active_low: false,
         level: false,
-    }; 16];
-    for (slot, known) in overrides.iter_mut().zip(facts.overrides()) {
-        *slot = known;
-    }
-    let io_apic = facts.io_apic.unwrap_or(USUAL_IO_APIC);
-    if let Ok(true) = ioapic::route_isa(io_apic, &overrides, uart::ISA_IRQ, vector) {
+    };
+    if let Ok(true) = ioapic::route_isa(facts, plain, vector) {
         uart::enable_interrupt();
     }
 }

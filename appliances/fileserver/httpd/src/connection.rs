@@ -154,6 +154,11 @@ impl Connection {
         }
     }
 
+    /// Drops what is going on, and with it every file that is open for it.
+    pub fn abandon(&mut self) {
+        self.state = State::Reading;
+    }
+
     /// Goes on as far as possible without waiting for the client. Reading the disk may block.
     pub fn advance(&mut self, root: &[u8], now: Instant, wall: i64) -> Next {
         let mut turn = TURN;

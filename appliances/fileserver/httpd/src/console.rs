@@ -1,7 +1,9 @@
-//! What a person can ask on the console: a word and the return key.
+//! What a person can ask: on the console by a word and the return key, and by the power button.
 
+use crate::server::Server;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use rump::sync::OnceLock;
 use rump::{Errno, Kernel, thread};
 use rumpkern::{aprint, uvm};
 use rumpuser::host;
@@ -9,50 +11,77 @@ use rumpuser::host;
 /// The longest line that is kept.
 const LINE_MAX: usize = 80;
 
-/// Starts the thread that reads the console.
+/// Who does what is asked.
+struct Operator {
+    kernel: Arc<Kernel>,
+    server: Arc<OnceLock<Arc<Server>>>,
+}
+
+/// Starts the thread that listens. `server` gets its value when there is one to be stopped.
 ///
 /// # Errors
 /// `EAGAIN` if the host has no thread left.
-pub fn start(kernel: &Arc<Kernel>) -> Result<(), Errno> {
-    let kernel = kernel.clone();
-    thread::spawn("console", move || read(&kernel))?;
+pub fn start(kernel: &Arc<Kernel>, server: &Arc<OnceLock<Arc<Server>>>) -> Result<(), Errno> {
+    let operator = Operator {
+        kernel: kernel.clone(),
+        server: server.clone(),
+    };
+    thread::spawn("console", move || operator.listen())?;
     Ok(())
 }
 
-fn read(kernel: &Arc<Kernel>) {
-    let threads = host().threads();
-    host().console().listen(threads.current());
-    let mut line = Vec::with_capacity(LINE_MAX);
-    loop {
-        let Some(byte) = host().console().read() else {
-            threads.park(None);
-            continue;
-        };
-        match byte {
-            b'\r' | b'\n' => {
-                answer(kernel, &line);
-                line.clear();
+impl Operator {
+    fn listen(&self) {
+        let threads = host().threads();
+        host().console().listen(threads.current());
+        host().exit().listen(threads.current());
+        let mut line = Vec::with_capacity(LINE_MAX);
+        loop {
+            if host().exit().is_asked() {
+                aprint!("power button: halting");
+                self.halt();
             }
-            // Backspace and delete.
-            8 | 127 => {
-                line.pop();
+            let Some(byte) = host().console().read() else {
+                threads.park(None);
+                continue;
+            };
+            match byte {
+                b'\r' | b'\n' => {
+                    self.answer(&line);
+                    line.clear();
+                }
+                // Backspace and delete.
+                8 | 127 => {
+                    line.pop();
+                }
+                _ if line.len() < LINE_MAX => line.push(byte),
+                _ => {}
             }
-            _ if line.len() < LINE_MAX => line.push(byte),
-            _ => {}
         }
     }
-}
 
-fn answer(kernel: &Arc<Kernel>, line: &[u8]) {
-    match line.trim_ascii() {
-        b"" => {}
-        b"vmstat" => vmstat(),
-        b"counters" => kernel
-            .counters()
-            .for_each(|name, _, value| aprint!("{name} {value}")),
-        b"halt" => kernel.halt(0),
-        b"help" => aprint!("vmstat: memory; counters: everything that is counted; halt: power off"),
-        other => aprint!("{}: unknown; try help", other.escape_ascii()),
+    fn answer(&self, line: &[u8]) {
+        match line.trim_ascii() {
+            b"" => {}
+            b"vmstat" => vmstat(),
+            b"counters" => {
+                let counters = self.kernel.counters();
+                counters.for_each(|name, _, value| aprint!("{name} {value}"));
+            }
+            b"halt" => self.halt(),
+            b"help" => {
+                aprint!("vmstat: memory; counters: everything that is counted; halt: power off")
+            }
+            other => aprint!("{}: unknown; try help", other.escape_ascii()),
+        }
+    }
+
+    /// Ends everything in order: clients, then the kernel with its mounts, then the host.
+    fn halt(&self) -> ! {
+        if let Some(server) = self.server.get() {
+            server.stop();
+        }
+        self.kernel.halt(0)
     }
 }
 

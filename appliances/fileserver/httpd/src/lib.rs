@@ -6,7 +6,7 @@
 //! - [`listing`]: the page that shows a directory; [`propfind`]: the same for programs.
 //! - [`upload`], [`task`], [`walk`]: files on their way in, trees copied and removed; [`place`]: giving
 //!   names, so that a reader sees the old or the new and never a part.
-//! - [`console`]: what a person can ask on the console.
+//! - [`console`]: what a person can ask on the console, and by the power button.
 //!
 //! There are no locks (RFC 4918 §18.2): `LOCK` is 405. A `PUT` replaces the name, also that of a symbolic link.
 //!
@@ -35,6 +35,7 @@ pub mod walk;
 
 use alloc::sync::Arc;
 use core::net::{Ipv4Addr, SocketAddr};
+use rump::sync::OnceLock;
 use rump::{Component, Config, Errno, Kernel};
 use rumpkern::{aprint, uvm};
 use rumpuser::PAGE_SIZE;
@@ -79,7 +80,8 @@ pub fn run(components: &[&Component]) -> u8 {
 /// What prevents the start.
 pub fn serve(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let _process = kernel.attach("fileserver")?;
-    console::start(kernel)?;
+    let stoppable = Arc::new(OnceLock::new());
+    console::start(kernel, &stoppable)?;
     if rump::fs::mount_configured()? == 0 {
         log::warn!("fileserver: nothing is mounted: every path is 404");
     }
@@ -93,6 +95,8 @@ pub fn serve(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let clients = options.clients_max;
     let server = Server::new(options)?;
     aprint!("fileserver: serving / on port {PORT}, {WORKERS} workers, {clients} clients at most");
+    // It is set nowhere else.
+    let _ = stoppable.set(server.clone());
     server.run()
 }
 

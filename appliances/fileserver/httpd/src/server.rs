@@ -10,6 +10,7 @@ use crate::connection::{Connection, Next};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use rump::net::{TcpListener, TcpStream};
 use rump::poll::{EventQueue, Events, Watch};
@@ -51,6 +52,7 @@ pub struct Server {
     queue: EventQueue,
     _listener_watch: Watch,
     clients: Mutex<Clients>,
+    stopped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -82,6 +84,7 @@ impl Server {
             queue,
             _listener_watch: watch,
             clients: Mutex::new(Clients::default()),
+            stopped: AtomicBool::new(false),
         };
         Ok(Arc::new(server))
     }
@@ -97,6 +100,25 @@ impl Server {
         }
         self.work();
         Ok(())
+    }
+
+    /// Ends every connection, whatever it is at, and takes no more. When this returns no file is open any more; what was being
+    /// made under a hidden name has not got its own.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let slots = self.clients.lock().slots.len();
+        for slot in 0..slots {
+            let client = self.clients.lock().get(slot);
+            if let Some(client) = client {
+                // A worker that is at it comes back soon: a turn has an end.
+                client.connection.lock().abandon();
+                self.end(slot, &client);
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// How many clients there are now.
@@ -137,6 +159,9 @@ impl Server {
     }
 
     fn admit(&self, stream: TcpStream) {
+        if self.is_stopped() {
+            return;
+        }
         let count = self.clients.lock().count;
         let full = count >= self.options.clients_max && !self.end_one_idle();
         if full && count >= self.options.clients_max + REFUSALS_MAX {
@@ -183,6 +208,10 @@ impl Server {
         let Some(mut connection) = client.connection.try_lock() else {
             return;
         };
+        // Seen by whoever takes a connection after `stop` has had its turn with it.
+        if self.is_stopped() {
+            return;
+        }
         client.set_interest(Events::empty());
         let wall = time::wall().seconds;
         let next = connection.advance(&self.options.root, time::now(), wall);

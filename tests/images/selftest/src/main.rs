@@ -2,7 +2,7 @@
 //!
 //! The command line says what to do: nothing, and every check of `checks` and `threads` runs; `crash=NAME`, and the machine ends by the
 //! fault of that name (`crash`), whose report the harness outside reads; `idle=SECONDS`, and it waits; `echo`, and it answers what is
-//! typed until a line says `end`; `chatter=LINES`, and it prints so many numbered lines.
+//! typed until a line says `end`; `button`, and it ends when the power button is pressed; `chatter=LINES`, and it prints so many numbered lines.
 #![no_std]
 #![no_main]
 
@@ -44,6 +44,7 @@ fn main() {
             Some(("idle", seconds)) => return idle(seconds.parse().unwrap_or(1)),
             Some(("chatter", lines)) => return chatter(lines.parse().unwrap_or(1)),
             _ if word == "echo" => return echo(),
+            _ if word == "button" => return button(),
             _ => say!("unknown word {word}"),
         }
     }
@@ -62,6 +63,16 @@ fn chatter(lines: u32) {
     for line in 0..lines {
         say!("line {line}, which goes on for a while so that the device's buffers fill up");
     }
+}
+
+fn button() {
+    let exit = host().exit();
+    exit.listen(host().threads().current());
+    say!("press");
+    while !exit.is_asked() {
+        host().threads().park(None);
+    }
+    say!("pressed");
 }
 
 fn echo() {
