@@ -75,7 +75,7 @@ impl Devvp {
 
     /// Starts writing in place what is dirty, if that is more than half of all buffers.
     pub fn relieve(&self) {
-        self.cache.relieve();
+        self.cache.relieve(&self.device);
     }
 
     /// The device.
@@ -158,7 +158,24 @@ impl Devvp {
     /// # Errors
     /// As [`Devvp::bread`]. `ENOMEM`.
     pub fn bmodify(&self, sector: u64, bytes: usize) -> Result<BufMut, Errno> {
-        self.take(sector, bytes, true)
+        self.take(sector, bytes, true, &[])
+    }
+
+    /// The same, for a change that must not be on the disk before the buffers at the sectors `before` are,
+    /// as they are now. May write, and wait.
+    ///
+    /// # Errors
+    /// As [`Devvp::bmodify`].
+    pub fn bmodify_after(
+        &self,
+        sector: u64,
+        bytes: usize,
+        before: &[u64],
+    ) -> Result<BufMut, Errno> {
+        match self.holds.load(Ordering::Acquire) {
+            true => self.take(sector, bytes, true, &[]),
+            false => self.take(sector, bytes, true, before),
+        }
     }
 
     /// A buffer to be written over: its contents are zeroes, nothing is read.
@@ -166,65 +183,111 @@ impl Devvp {
     /// # Errors
     /// As [`Devvp::bread`]. `ENOMEM`.
     pub fn getblk(&self, sector: u64, bytes: usize) -> Result<BufMut, Errno> {
-        let mut buf = self.take(sector, bytes, false)?;
+        let mut buf = self.take(sector, bytes, false, &[])?;
         buf.fill(0);
         Ok(buf)
     }
 
-    fn take(&self, sector: u64, bytes: usize, contents: bool) -> Result<BufMut, Errno> {
+    fn take(
+        &self,
+        sector: u64,
+        bytes: usize,
+        contents: bool,
+        before: &[u64],
+    ) -> Result<BufMut, Errno> {
         let place = self.place(sector, bytes)?;
         // For a buffer that is lent, or new. Taken before the buffer is: nobody shall wait for it in vain.
-        let mut spare = Frame::alloc(Alloc::Wait)?;
+        let mut spare = None;
         loop {
+            match self.take_cached(&place, &mut spare, before) {
+                Taken::Buf(buf) => return Ok(buf),
+                Taken::Early(rank) => {
+                    self.cache.write_ranks(&self.device, rank);
+                    continue;
+                }
+                Taken::NoSpare => {}
+            }
+            if spare.is_none() {
+                spare = Some(Frame::alloc(Alloc::Wait)?);
+            }
             match self.cache.find(place.key, place.whole) {
                 Found::Frame(frame) => drop(frame),
                 Found::Error(errno) => return Err(errno),
                 Found::Place => {
-                    let frame = if contents || place.len < place.whole {
-                        self.read(place.key, place.whole)
-                    } else {
-                        Ok(spare)
+                    let frame = match spare.take() {
+                        Some(spare) if !contents && place.len == place.whole => Ok(spare),
+                        _ => self.read(place.key, place.whole),
                     };
+                    let state = self.cache.state.lock();
+                    let after = state.rank_after(place.key.0, before);
+                    drop(state);
                     return match frame {
-                        Ok(frame) => Ok(self.own(place, frame)),
+                        Ok(frame) => Ok(self.own(place, frame, (false, after))),
                         Err(errno) => {
                             self.cache.abandon(place.key);
                             Err(errno)
                         }
                     };
                 }
-                Found::Full => {
-                    self.cache.wait_for_room()?;
-                    continue;
-                }
+                Found::Full => self.cache.wait_for_room()?,
             }
-            let mut state = self.cache.state.lock();
-            let Some(entry) = state.table.peek_mut(&place.key) else {
-                continue;
-            };
-            // It may be longer than what is asked for: all of it is taken, and written.
-            let whole = entry.bytes;
-            let Some(frame) = entry.frame.take() else {
-                continue;
-            };
-            drop(state);
-            let place = Place { whole, ..place };
-            if frame.is_unique() {
-                return Ok(self.own(place, frame));
-            }
-            if let Some(copy) = spare.get_mut() {
-                copy.copy_from_slice(frame.as_bytes());
-            }
-            return Ok(self.own(place, spare));
         }
     }
 
-    fn own(&self, place: Place, frame: Frame) -> BufMut {
+    /// Takes the buffer at `place` if it is in the cache and not busy; `spare` is used if it is lent.
+    fn take_cached(&self, place: &Place, spare: &mut Option<Frame>, before: &[u64]) -> Taken {
+        let mut state = self.cache.state.lock();
+        let after = state.rank_after(place.key.0, before);
+        let Some(entry) = state.table.peek_mut(&place.key) else {
+            return Taken::NoSpare;
+        };
+        if entry.dirty && !entry.failed && entry.rank < after {
+            return Taken::Early(entry.rank);
+        }
+        // It may be longer than what is asked for: all of it is taken, and written.
+        let whole = entry.bytes;
+        let Some(mut frame) = entry.frame.take_if(|_| whole >= place.whole) else {
+            return Taken::NoSpare;
+        };
+        if !frame.is_unique() {
+            let Some(mut copy) = spare.take() else {
+                entry.frame = Some(frame);
+                return Taken::NoSpare;
+            };
+            if let Some(bytes) = copy.get_mut() {
+                bytes.copy_from_slice(frame.as_bytes());
+            }
+            core::mem::swap(&mut frame, &mut copy);
+        }
+        let order = (entry.dirty, after);
+        drop(state);
+        self.cache.hits.fetch_add(1, Ordering::Relaxed);
+        Taken::Buf(self.own(Place { whole, ..*place }, frame, order))
+    }
+
+    fn own(&self, place: Place, frame: Frame, (was_dirty, after): (bool, u64)) -> BufMut {
         BufMut {
             devvp: self.clone(),
             place,
             frame: Some(frame),
             touched: false,
+            was_dirty,
+            after,
+        }
+    }
+
+    /// Writes the buffers in `bytes` bytes from `sector` on, where they are dirty, after all that comes before them: others may have
+    /// to come after what is in them now.
+    pub fn write_through(&self, sector: u64, bytes: usize) {
+        let sectors = (bytes / SECTOR_SIZE) as u64;
+        let dev = self.device.dev();
+        let state = self.cache.state.lock();
+        let places = (sector..sector.saturating_add(sectors)).map(|sector| (dev, sector));
+        let dirty = places.filter_map(|key| state.table.peek(&key).filter(|it| it.dirty));
+        let highest = dirty.map(|entry| entry.rank).max();
+        drop(state);
+        if let Some(rank) = highest {
+            self.cache.write_ranks(&self.device, rank);
         }
     }
 
@@ -253,6 +316,15 @@ impl Devvp {
     pub(crate) fn forget(&self) {
         self.cache.forget(self.device.dev());
     }
+}
+
+/// How taking a buffer out of the cache went.
+enum Taken {
+    Buf(BufMut),
+    /// It is dirty, with this rank, and would be written too early with the change.
+    Early(u64),
+    /// It is not there, or busy, or lent while there is no spare page.
+    NoSpare,
 }
 
 /// The contents of a piece of metadata, as they were when it was read: a later change by a
@@ -289,6 +361,10 @@ pub struct BufMut {
     /// `None` once it is on its way.
     frame: Option<Frame>,
     touched: bool,
+    /// It was dirty before: others may have to come before it.
+    was_dirty: bool,
+    /// The rank that it gets at least.
+    after: u64,
 }
 
 impl BufMut {
@@ -307,6 +383,9 @@ impl BufMut {
     /// # Errors
     /// As [`BufMut::bwrite`].
     pub fn bwrite_in_place(mut self) -> Result<(), Errno> {
+        if self.was_dirty || self.after > 0 {
+            return self.bwrite_in_order();
+        }
         let Some(frame) = self.frame.take() else {
             return Ok(());
         };
@@ -315,9 +394,28 @@ impl BufMut {
         cache.write(device, self.place.key, frame, self.place.whole)
     }
 
-    /// Starts writing it; if writes are held, that is left to the transaction.
+    /// The same, with what has to be written before it. No buffer is busy meanwhile.
+    fn bwrite_in_order(mut self) -> Result<(), Errno> {
+        self.settle_dirty();
+        let (cache, key) = (&self.devvp.cache, self.place.key);
+        let rank = cache.state.lock().table.peek(&key).map(|it| it.rank);
+        if let Some(rank) = rank {
+            cache.write_ranks(&self.devvp.device, rank);
+        }
+        let state = cache.state.lock();
+        match state.table.peek(&key) {
+            Some(entry) if entry.failed => Err(Errno::EIO),
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts writing it, or leaves it to a flush if others come before it; if writes are held, that is left to the
+    /// transaction.
     pub fn bawrite(mut self) {
         self.hold();
+        if self.was_dirty || self.after > 0 {
+            return self.settle_dirty();
+        }
         if let Some(frame) = self.frame.take() {
             let device = self.devvp.device.clone();
             let cache = &self.devvp.cache;
@@ -332,13 +430,18 @@ impl BufMut {
 
     fn delay(&mut self) {
         self.hold();
+        self.settle_dirty();
+    }
+
+    fn settle_dirty(&mut self) {
         let Some(frame) = self.frame.take() else {
             return;
         };
-        let cache = &self.devvp.cache;
-        let device = self.devvp.device.clone();
-        cache.settle(self.place.key, frame, Settled::Dirty(device));
-        cache.relieve();
+        let (cache, device) = (&self.devvp.cache, &self.devvp.device);
+        let dirty = Settled::Dirty(device.clone(), self.after);
+        if cache.settle(self.place.key, frame, dirty) {
+            cache.write_some(device);
+        }
     }
 
     /// If writes are held, it becomes part of the transaction, and is gone from here.

@@ -39,11 +39,13 @@ impl BufCache {
         for (key, entry) in state.table.iter_mut() {
             if key.0 == dev && entry.held {
                 (entry.held, entry.dirty) = (false, true);
+                entry.rank = state.base;
                 released += 1;
             }
         }
         state.held -= released;
         state.dirty += released;
+        state.top = state.top.max(state.base);
         released
     }
 }

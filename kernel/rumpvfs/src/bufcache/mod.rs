@@ -8,7 +8,7 @@
 //! - [`BufMut`]: the buffer to be changed, by one thread at a time; others wait. It ends with
 //!   [`bwrite`](BufMut::bwrite) (and waits for the disk), [`bawrite`](BufMut::bawrite) (starts), or
 //!   [`bdwrite`](BufMut::bdwrite) (later: at a flush, or when room is needed). Everything that is ever written
-//!   goes through one function, `start_write`.
+//!   starts in `write.rs`.
 //!
 //! The number of buffers is fixed when the cache is made: about 5 % of the memory there is. When none can be
 //! had, because all are being read or written, a reader reads past the cache.
@@ -16,6 +16,19 @@
 //! A buffer that cannot be written stays dirty, for what it holds is nowhere else: flushes try again, and answer
 //! `EIO` as long as there is one. When such buffers are all that is left, others can be read, past the cache, but not
 //! changed.
+//!
+//! # Order
+//!
+//! Without a log, what is on the disk after a crash depends on the order of writes. A file system says
+//! with a change which other buffers, changed before, have to be on the disk before this one
+//! ([`bmodify_after`](Devvp::bmodify_after)), and goes on without waiting. Each dirty buffer has a *rank*: it is written
+//! only when no buffer of the device with a lower one is dirty. A change that must come after buffers of rank `r` makes its
+//! buffer one of at least `r + 1`. A buffer that is dirty already with a lower rank cannot be changed so: it is written
+//! first, with all that comes before it. What becomes dirty while buffers up to some rank are being written gets a
+//! higher one, so this ends. A buffer that could not be written holds nobody else back. Where writes are held for a
+//! transaction, that is what orders them.
+//!
+//! The ranks are in `order.rs`, with all that writes more than one buffer: neighbours of a rank go in one request.
 //!
 //! # Buffers of a transaction
 //!
@@ -35,6 +48,7 @@
 
 mod buf;
 mod held;
+mod order;
 mod write;
 
 pub use buf::{Buf, BufMut, Devvp};
@@ -42,7 +56,6 @@ pub use buf::{Buf, BufMut, Devvp};
 use crate::hash::Seed;
 use crate::lru::LruMap;
 use crate::specfs::BlockIo;
-use crate::vnode::Wait;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +89,10 @@ struct Entry {
     held: bool,
     /// The device, as long as it has to be written.
     device: Option<Arc<dyn BlockIo>>,
+    /// While it is dirty: buffers with lower ones are written before it.
+    rank: u64,
+    /// The number of the flush that tried to write it last.
+    tried: u64,
 }
 
 struct State {
@@ -83,6 +100,14 @@ struct State {
     dirty: usize,
     writing: usize,
     held: usize,
+    /// The rank of what becomes dirty with nothing before it.
+    base: u64,
+    /// The highest rank so far.
+    top: u64,
+    /// Flushes so far.
+    flushes: u64,
+    /// Dirty buffers cannot be written before others are: looked for in vain since the last was.
+    stuck: bool,
 }
 
 impl State {
@@ -150,8 +175,8 @@ enum Settled {
     Same,
     /// The disk has these contents.
     Clean,
-    /// The disk is to have them.
-    Dirty(Arc<dyn BlockIo>),
+    /// The disk is to have them, not before those of lower ranks than this one.
+    Dirty(Arc<dyn BlockIo>, u64),
     /// The disk did not take them.
     Failed(Arc<dyn BlockIo>),
     /// The disk is to have them once a transaction is there.
@@ -194,6 +219,10 @@ impl BufCache {
                 dirty: 0,
                 writing: 0,
                 held: 0,
+                base: 1,
+                top: 0,
+                flushes: 0,
+                stuck: false,
             }),
             capacity,
             most_held,
@@ -249,6 +278,18 @@ impl BufCache {
                     if state.table.peek(&key).is_some_and(|entry| entry.held) {
                         return Found::Error(Errno::EBUSY);
                     }
+                    let before = match state.table.peek(&key) {
+                        Some(entry) if entry.dirty && !entry.failed => {
+                            entry.device.clone().zip(Some(entry.rank))
+                        }
+                        _ => None,
+                    };
+                    if let Some((device, rank)) = before {
+                        drop(state);
+                        self.write_ranks(&device, rank);
+                        state = self.state.lock();
+                        continue;
+                    }
                     let gone = self.retire(state, key);
                     state = match gone {
                         Ok(state) => state,
@@ -265,6 +306,8 @@ impl BufCache {
                 failed: false,
                 held: false,
                 device: None,
+                rank: 0,
+                tried: 0,
             };
             if state.others() < self.capacity && state.table.insert(key, entry).is_ok() {
                 return Found::Place;
@@ -272,17 +315,22 @@ impl BufCache {
             let may_go = |(_, entry): &(&Key, &Entry)| entry.may_go();
             let clean = |found: &(&Key, &Entry)| may_go(found) && !found.1.dirty;
             let oldest = state.table.oldest_first().find(clean);
-            let oldest = match is_page_daemon() {
-                true => oldest,
-                false => oldest.or_else(|| state.table.oldest_first().find(may_go)),
-            };
-            let Some(oldest) = oldest.map(|(key, _)| *key) else {
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                let gone = state.remove(&oldest);
+                self.evictions.fetch_add(1, Ordering::Relaxed);
+                drop(state);
+                drop(gone);
+                state = self.state.lock();
+                continue;
+            }
+            let dirty = state.table.oldest_first().find(may_go);
+            let device = dirty.and_then(|(_, entry)| entry.device.clone());
+            let Some(device) = device.filter(|_| !is_page_daemon()) else {
                 return Found::Full;
             };
-            state = match self.retire(state, oldest) {
-                Ok(state) => state,
-                Err(errno) => return Found::Error(errno),
-            };
+            drop(state);
+            self.write_some(&device);
+            state = self.wait_for_a_write(&device);
         }
     }
 
@@ -327,13 +375,17 @@ impl BufCache {
             if state.table.oldest_first().any(|(_, entry)| entry.may_go()) {
                 return Ok(());
             }
+            if state.writing > 0 {
+                state = self.settled.wait(state);
+                continue;
+            }
             return self.retire(state, oldest).map(drop);
         }
         Ok(())
     }
 
-    /// Settles a busy buffer.
-    fn settle(&self, key: Key, frame: Frame, how: Settled) {
+    /// Settles a busy buffer. Answers whether so many are dirty that some should be written.
+    fn settle(&self, key: Key, frame: Frame, how: Settled) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if let Some(entry) = state.table.peek_mut(&key) {
@@ -345,7 +397,11 @@ impl BufCache {
                     (entry.dirty, entry.failed) = (false, false);
                     entry.device = None;
                 }
-                Settled::Dirty(device) => {
+                Settled::Dirty(device, after) => {
+                    if !entry.dirty {
+                        entry.rank = after.max(state.base);
+                        state.top = state.top.max(entry.rank);
+                    }
                     entry.dirty = true;
                     entry.device = Some(device);
                 }
@@ -362,8 +418,15 @@ impl BufCache {
             state.held = state.held + usize::from(entry.held) - usize::from(was.1);
         }
         state.table.touch(&key);
+        let are_many = self.are_many_dirty(state) && !state.stuck;
         drop(guard);
         self.settled.notify_all();
+        are_many
+    }
+
+    /// Whether more than half of all buffers are dirty. Those being written are not counted, although they are.
+    fn are_many_dirty(&self, state: &State) -> bool {
+        state.dirty.saturating_sub(state.writing) > self.capacity / 2
     }
 
     /// Forgets a busy buffer.
@@ -373,68 +436,6 @@ impl BufCache {
         drop(guard);
         drop(gone);
         self.settled.notify_all();
-    }
-
-    /// Starts writing the oldest dirty buffers if more than half of all are dirty: those that are changed again and again,
-    /// as maps are, stay.
-    fn relieve(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        // Those being written count as dirty until they are not.
-        let dirty = state.dirty.saturating_sub(state.writing);
-        for _ in self.capacity / 2..dirty {
-            let waits =
-                |(_, entry): &(&Key, &Entry)| entry.dirty && !entry.failed && entry.frame.is_some();
-            let Some(key) = state.table.oldest_first().find(waits).map(|(key, _)| *key) else {
-                return;
-            };
-            let Some((device, frame, bytes)) = take(&mut state, &key) else {
-                return;
-            };
-            drop(state);
-            self.start_write(device, key, frame, bytes, |_| ());
-            state = self.state.lock();
-        }
-    }
-
-    /// Writes every dirty buffer of `device`.
-    fn flush(self: &Arc<Self>, device: &Arc<dyn BlockIo>, wait: Wait) -> Result<(), Errno> {
-        let mut after = None;
-        let mut state = self.state.lock();
-        loop {
-            // By sector, each once: one that cannot be written stays dirty.
-            let dirty = state
-                .table
-                .oldest_first()
-                .filter(|(key, entry)| key.0 == device.dev() && entry.dirty && Some(**key) > after);
-            let Some(key) = dirty.map(|(key, _)| *key).min() else {
-                break;
-            };
-            match take(&mut state, &key) {
-                Some((device, frame, bytes)) => {
-                    drop(state);
-                    self.start_write(device, key, frame, bytes, |_| ());
-                    state = self.state.lock();
-                }
-                // Somebody changes it just now, or writes it.
-                None if wait == Wait::Stable => {
-                    state = self.settled.wait(state);
-                    continue;
-                }
-                None => {}
-            }
-            after = Some(key);
-        }
-        if wait == Wait::Started {
-            return Ok(());
-        }
-        while state.writing > 0 {
-            state = self.settled.wait(state);
-        }
-        let failed = state
-            .table
-            .oldest_first()
-            .any(|(key, entry)| key.0 == device.dev() && entry.failed);
-        if failed { Err(Errno::EIO) } else { Ok(()) }
     }
 
     /// Forgets the buffer of `key`, dirty or not, after what is under way.

@@ -36,8 +36,7 @@ impl<F: FnOnce(Result<(), Errno>)> Drop for Going<F> {
             cache.settle(self.key, frame, settled);
         }
         // Only now: who waits for all writes then looks which failed.
-        cache.state.lock().writing -= 1;
-        cache.settled.notify_all();
+        cache.ended(1);
         if let Some(told) = self.told.take() {
             told(result);
         }
@@ -45,6 +44,15 @@ impl<F: FnOnce(Result<(), Errno>)> Drop for Going<F> {
 }
 
 impl BufCache {
+    /// The writing of so many buffers has ended.
+    pub(super) fn ended(&self, count: usize) {
+        let mut state = self.state.lock();
+        state.writing -= count;
+        state.stuck = false;
+        drop(state);
+        self.settled.notify_all();
+    }
+
     /// Starts writing a busy buffer, which settles when that is done; then `told` is called.
     pub(super) fn start_write(
         self: &Arc<Self>,
@@ -98,7 +106,7 @@ impl BufCache {
         let finished = match kmem::try_arc((Mutex::new(None), Condvar::new())) {
             Ok(finished) => finished,
             Err(errno) => {
-                self.settle(key, frame, Settled::Dirty(device));
+                self.settle(key, frame, Settled::Dirty(device, 0));
                 return Err(errno);
             }
         };

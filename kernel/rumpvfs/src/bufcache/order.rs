@@ -1,0 +1,355 @@
+//! Writing dirty buffers in the order of their ranks.
+
+use super::{BufCache, Entry, Key, Settled, State, take};
+use crate::specfs::BlockIo;
+use crate::vnode::Wait;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use rumpkern::kmem;
+use rumpkern::locks::MutexGuard;
+use rumpkern::uvm::Frame;
+use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpuser::{Errno, SECTOR_SIZE};
+
+/// Buffers that one look at the table finds.
+const BATCH: usize = 64;
+/// Buffers in one request.
+const CLUSTER: usize = 16;
+
+/// A busy buffer on its way to the disk.
+struct Writing {
+    key: Key,
+    frame: Frame,
+    bytes: usize,
+}
+
+/// Buffers under way to the disk in one request. They settle when this goes.
+struct Going {
+    cache: Arc<BufCache>,
+    device: Arc<dyn BlockIo>,
+    cluster: Vec<Writing>,
+    result: Result<(), Errno>,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let cluster = core::mem::take(&mut self.cluster);
+        let count = cluster.len();
+        match self.result {
+            Ok(()) => {
+                for writing in cluster {
+                    self.cache
+                        .settle(writing.key, writing.frame, Settled::Clean);
+                }
+            }
+            // Which of them it was shows when each is written alone.
+            Err(_) => self.cache.start_each(&self.device, cluster),
+        }
+        self.cache.ended(count);
+    }
+}
+
+/// What a look at the table found of a device's dirty buffers.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "on the stack: nothing is allocated under the lock"
+)]
+enum Next {
+    /// These, of the lowest rank, can be written.
+    Write([Option<Key>; BATCH], u64),
+    /// Those of the lowest rank are all busy.
+    Busy,
+    /// There are none.
+    Nothing,
+}
+
+impl State {
+    /// The rank of a change that must come after the buffers of device `dev` at `before`.
+    pub(super) fn rank_after(&self, dev: u64, before: &[u64]) -> u64 {
+        let rank = |sector: &u64| match self.table.peek(&(dev, *sector)) {
+            Some(entry) if entry.dirty => entry.rank + 1,
+            _ => 0,
+        };
+        before.iter().map(rank).max().unwrap_or(0)
+    }
+
+    /// The dirty buffers of device `dev` that come next, of ranks up to `most`, but for those to be `skipped`: the first by
+    /// sector; or the `oldest` so many.
+    fn next(
+        &self,
+        dev: u64,
+        most: u64,
+        skipped: impl Fn(&Entry) -> bool,
+        oldest: Option<usize>,
+    ) -> Next {
+        let mut keys = [None; BATCH];
+        let (mut count, mut lowest, mut is_busy) = (0, u64::MAX, false);
+        for (key, entry) in self.table.oldest_first() {
+            if key.0 != dev || !entry.dirty || entry.rank > most.min(lowest) || skipped(entry) {
+                continue;
+            }
+            if entry.rank < lowest {
+                (count, lowest, is_busy) = (0, entry.rank, false);
+            }
+            let at = match oldest {
+                Some(_) => count,
+                None => keys[..count].partition_point(|known| *known < Some(*key)),
+            };
+            if entry.frame.is_none() {
+                is_busy = true;
+            } else if at < oldest.unwrap_or(BATCH) {
+                count = (count + 1).min(BATCH);
+                keys[at..count].rotate_right(1);
+                keys[at] = Some(*key);
+            }
+        }
+        keys[count..].fill(None);
+        match (count, is_busy) {
+            (0, true) => Next::Busy,
+            (0, false) => Next::Nothing,
+            _ => {
+                keys[..count].sort_unstable();
+                Next::Write(keys, lowest)
+            }
+        }
+    }
+}
+
+impl BufCache {
+    /// Starts writing `keys` of rank `rank`, neighbours together. What changed meanwhile is left.
+    fn start_writes(
+        self: &Arc<Self>,
+        device: &Arc<dyn BlockIo>,
+        keys: &[Option<Key>; BATCH],
+        (rank, flush): (u64, u64),
+    ) {
+        let most_bytes = device.info().max_bytes;
+        let mut keys = keys.iter().flatten().copied().peekable();
+        while let Some(first) = keys.next() {
+            let mut cluster = kmem::try_vec(CLUSTER).unwrap_or_default();
+            let mut state = self.state.lock();
+            let Some(writing) = self.take_ranked(&mut state, first, rank, flush) else {
+                continue;
+            };
+            let (mut end, mut bytes) = (end_of(&writing), writing.bytes);
+            if cluster.capacity() == 0 {
+                drop(state);
+                let Writing { key, frame, bytes } = writing;
+                self.start_write(device.clone(), key, frame, bytes, |_| ());
+                continue;
+            }
+            cluster.push(writing);
+            while cluster.len() < CLUSTER
+                && bytes < most_bytes
+                && let Some(key) = keys.next_if_eq(&end)
+                && let Some(writing) = self.take_ranked(&mut state, key, rank, flush)
+            {
+                (end, bytes) = (end_of(&writing), bytes + writing.bytes);
+                cluster.push(writing);
+            }
+            drop(state);
+            self.start_cluster(device, cluster);
+        }
+    }
+
+    /// Takes a dirty buffer to write it, if it still has that rank.
+    fn take_ranked(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        key: Key,
+        rank: u64,
+        flush: u64,
+    ) -> Option<Writing> {
+        let entry = state.table.peek_mut(&key)?;
+        if !entry.dirty || entry.rank != rank {
+            return None;
+        }
+        entry.tried = flush;
+        let (_, frame, bytes) = take(state, &key)?;
+        Some(Writing { key, frame, bytes })
+    }
+
+    /// Starts writing buffers that lie next to each other.
+    fn start_cluster(self: &Arc<Self>, device: &Arc<dyn BlockIo>, cluster: Vec<Writing>) {
+        let Some(sector) = cluster.first().map(|first| first.key.1) else {
+            return;
+        };
+        if cluster.len() == 1 {
+            return self.start_each(device, cluster);
+        }
+        let Ok(mut frames) = kmem::try_vec(cluster.len()) else {
+            return self.start_each(device, cluster);
+        };
+        frames.extend(cluster.iter().map(|writing| IoFrame {
+            frame: writing.frame.clone(),
+            offset: 0,
+            len: writing.bytes,
+        }));
+        self.writes
+            .fetch_add(cluster.len() as u64, Ordering::Relaxed);
+        self.state.lock().writing += cluster.len();
+        let going = Going {
+            cache: self.clone(),
+            device: device.clone(),
+            cluster,
+            result: Err(Errno::ENOMEM),
+        };
+        let done = kmem::try_box(move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
+            let mut going = going;
+            drop(frames);
+            going.result = result;
+        });
+        // If there was no memory for it, `going` is gone already, and has started each alone.
+        let Ok(done) = done else {
+            return;
+        };
+        let bio = Bio {
+            op: BioOp::Write,
+            sector,
+            frames,
+            done,
+        };
+        if let Err((errno, bio)) = device.start(bio) {
+            (bio.done)(bio.frames, Err(errno));
+        }
+    }
+
+    fn start_each(self: &Arc<Self>, device: &Arc<dyn BlockIo>, cluster: Vec<Writing>) {
+        for writing in cluster {
+            let Writing { key, frame, bytes } = writing;
+            self.start_write(device.clone(), key, frame, bytes, |_| ());
+        }
+    }
+
+    /// Starts writing the oldest dirty buffers until no more than half of all are dirty, as far as that can be now.
+    pub(super) fn relieve(self: &Arc<Self>, device: &Arc<dyn BlockIo>) {
+        loop {
+            let state = self.state.lock();
+            let is_done = !self.are_many_dirty(&state) || state.stuck;
+            drop(state);
+            if is_done {
+                return;
+            }
+            self.write_some(device);
+        }
+    }
+
+    /// Starts writing the oldest dirty buffers of the lowest rank, if they can be written now: those that are changed again
+    /// and again, as maps are, stay. Those that failed are tried again by a flush only.
+    pub(super) fn write_some(self: &Arc<Self>, device: &Arc<dyn BlockIo>) {
+        let mut state = self.state.lock();
+        let few = (self.capacity / 4).clamp(1, BATCH);
+        let flush = state.flushes;
+        let found = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(few));
+        let Next::Write(keys, rank) = found else {
+            state.stuck = true;
+            return;
+        };
+        drop(state);
+        self.start_writes(device, &keys, (rank, flush));
+    }
+
+    /// Waits until something settles, if there is no room and all that could go is being written or changed.
+    pub(super) fn wait_for_a_write(&self, device: &Arc<dyn BlockIo>) -> MutexGuard<'_, State> {
+        let state = self.state.lock();
+        let is_clean = |(_, entry): (&Key, &Entry)| !entry.dirty && entry.may_go();
+        if state.others() < self.capacity || state.table.oldest_first().any(is_clean) {
+            return state;
+        }
+        let next = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(1));
+        match matches!(next, Next::Busy) || state.writing > 0 {
+            true => self.settled.wait(state),
+            false => state,
+        }
+    }
+
+    /// Writes every dirty buffer of `device` with a rank of at most `rank`, in order, and waits for it.
+    pub(super) fn write_ranks(self: &Arc<Self>, device: &Arc<dyn BlockIo>, rank: u64) {
+        let mut state = self.state.lock();
+        state.base = state.base.max(rank + 1);
+        state.top = state.top.max(rank);
+        state.flushes += 1;
+        let flush = state.flushes;
+        loop {
+            match state.next(device.dev(), rank, given_up(flush), None) {
+                Next::Nothing => return,
+                Next::Busy => state = self.settled.wait(state),
+                Next::Write(keys, lowest) => {
+                    drop(state);
+                    self.start_writes(device, &keys, (lowest, flush));
+                    state = self.state.lock();
+                }
+            }
+        }
+    }
+
+    /// Writes every dirty buffer of `device`.
+    pub(super) fn flush(
+        self: &Arc<Self>,
+        device: &Arc<dyn BlockIo>,
+        wait: Wait,
+    ) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        let rank = state.top;
+        if wait == Wait::Started && state.is_one_rank(device.dev()) {
+            state.flushes += 1;
+            state.base = state.base.max(rank + 1);
+            let flush = state.flushes;
+            drop(state);
+            return self.start_all(device, rank, flush);
+        }
+        drop(state);
+        self.write_ranks(device, rank);
+        if wait == Wait::Started {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        while state.writing > 0 {
+            state = self.settled.wait(state);
+        }
+        let failed = state
+            .table
+            .oldest_first()
+            .any(|(key, entry)| key.0 == device.dev() && entry.failed);
+        if failed { Err(Errno::EIO) } else { Ok(()) }
+    }
+
+    /// Starts writing all dirty buffers that are not busy; they are all of one rank.
+    fn start_all(
+        self: &Arc<Self>,
+        device: &Arc<dyn BlockIo>,
+        rank: u64,
+        flush: u64,
+    ) -> Result<(), Errno> {
+        loop {
+            let state = self.state.lock();
+            let found = state.next(device.dev(), rank, given_up(flush), None);
+            drop(state);
+            let Next::Write(keys, lowest) = found else {
+                return Ok(());
+            };
+            self.start_writes(device, &keys, (lowest, flush));
+        }
+    }
+}
+
+impl State {
+    /// Whether all dirty buffers of device `dev` have the same rank.
+    fn is_one_rank(&self, dev: u64) -> bool {
+        let dirty = |(key, entry): &(&Key, &Entry)| key.0 == dev && entry.dirty;
+        let mut ranks = self.table.oldest_first().filter(dirty).map(|it| it.1.rank);
+        let first = ranks.next();
+        ranks.all(|rank| Some(rank) == first)
+    }
+}
+
+/// Those that flush number `flush` could not write.
+fn given_up(flush: u64) -> impl Fn(&Entry) -> bool {
+    move |entry| entry.failed && entry.tried == flush
+}
+
+fn end_of(writing: &Writing) -> Key {
+    let (dev, sector) = writing.key;
+    (dev, sector + (writing.bytes / SECTOR_SIZE) as u64)
+}
