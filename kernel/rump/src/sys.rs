@@ -113,6 +113,15 @@ pub fn statvfs(path: &[u8]) -> Result<StatVfs, Errno> {
     vfs.statvfs(&proc, path)
 }
 
+/// unmount(2) with `MNT_FORCE`: what could not be written is lost, and files that are open answer `EIO`.
+///
+/// # Errors
+/// As [`unmount`], but for `EIO`, and `EBUSY` only if something is mounted on it.
+pub fn unmount_forced(path: &[u8]) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.sys_unmount_forced(&proc, path)
+}
+
 /// unmount(2).
 pub fn unmount(path: &[u8]) -> Result<(), Errno> {
     let (proc, vfs) = caller()?;

@@ -67,6 +67,7 @@ impl VnodeFile {
             return Err(Errno::ENOTDIR);
         }
         let _locked = self.vnode.lock_shared();
+        self.vnode.mount().check_there()?;
         self.vnode.ops().readdir(cookie, sink)
     }
 }

@@ -24,6 +24,10 @@ pub struct Mount {
     covered: Mutex<Option<VnodeRef>>,
     live: AtomicBool,
     read_only: AtomicBool,
+    /// No change is under way: the last user of a file leaves nothing to be done.
+    quiet: AtomicBool,
+    /// It was unmounted although files of it were in use.
+    gone: AtomicBool,
     /// Why data were lost since this was last told.
     loss: Mutex<Option<Errno>>,
     vnodes: Weak<VnodeCache>,
@@ -52,6 +56,9 @@ impl Mount {
             .device
             .as_ref()
             .map_or(parts.fstype, |device| device.name());
+        let device_read_only = |device: &Arc<dyn BlockIo>| device.info().read_only;
+        let read_only =
+            parts.options.read_only || parts.device.as_ref().is_some_and(device_read_only);
         Mount {
             id: parts.id,
             name: alloc::format!("{device} on {}", parts.path),
@@ -61,13 +68,9 @@ impl Mount {
             file_system: parts.file_system,
             covered: Mutex::new(parts.covered),
             live: AtomicBool::new(true),
-            read_only: AtomicBool::new(
-                parts.options.read_only
-                    || parts
-                        .device
-                        .as_ref()
-                        .is_some_and(|device| device.info().read_only),
-            ),
+            read_only: AtomicBool::new(read_only),
+            quiet: AtomicBool::new(read_only),
+            gone: AtomicBool::new(false),
             loss: Mutex::new(None),
             device: parts.device,
             vnodes: parts.vnodes,
@@ -116,11 +119,12 @@ impl Mount {
         self.read_only.load(Ordering::Acquire)
     }
 
-    /// Refuses what would write.
+    /// Refuses what would write. Whoever changes a file asks under its lock: see `Vfs::remount`.
     ///
     /// # Errors
-    /// `EROFS`.
+    /// `EROFS`; `EIO` if it was unmounted by force.
     pub fn check_writable(&self) -> Result<(), Errno> {
+        self.check_there()?;
         if self.is_read_only() {
             Err(Errno::EROFS)
         } else {
@@ -150,6 +154,33 @@ impl Mount {
 
     pub(crate) fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Release);
+    }
+
+    /// Refuses the use of files of a mount that was ended by force.
+    ///
+    /// # Errors
+    /// `EIO`.
+    pub(crate) fn check_there(&self) -> Result<(), Errno> {
+        match self.is_gone() {
+            true => Err(Errno::EIO),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_quiet(&self, quiet: bool) {
+        self.quiet.store(quiet, Ordering::Release);
     }
 
     /// Whether files may come into use: it is not being unmounted.

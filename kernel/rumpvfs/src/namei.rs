@@ -235,6 +235,7 @@ impl Vfs {
     pub(crate) fn step(&self, dir: &VnodeRef, name: &[u8], cred: &Cred) -> Result<VnodeRef, Errno> {
         // Locked until the file is in use: it cannot be removed, and its number used again, before.
         let _locked = dir.lock_shared();
+        dir.mount().check_there()?;
         search_allowed(dir, cred)?;
         match self.names.lookup(dir.id(), name) {
             Some(Known::File(ino)) => return dir.mount().vget(ino),

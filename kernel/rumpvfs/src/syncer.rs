@@ -53,14 +53,19 @@ impl Vfs {
     /// # Errors
     /// The first error; the rest was written all the same.
     pub fn sync_mount(&self, mount: &Arc<Mount>, wait: Wait) -> Result<(), Errno> {
+        match mount.is_read_only() && mount.is_quiet() {
+            true => Ok(()),
+            false => self.write_back(mount, wait),
+        }
+    }
+
+    /// The same, whether changes are refused already or not.
+    pub(crate) fn write_back(&self, mount: &Arc<Mount>, wait: Wait) -> Result<(), Errno> {
         let mut result = Ok(());
         let is_dirty = |vnode: &Vnode| vnode.dirty_pages() > 0;
         self.vnodes.for_each(mount, is_dirty, |vnode| {
             result = result.and(vnode.flush_pages(wait));
         });
-        if mount.is_read_only() && result.is_ok() {
-            return Ok(());
-        }
         result = result.and(mount.file_system().sync(wait));
         if let Some(device) = mount.device() {
             result = result.and(self.devvp(device).flush(wait));

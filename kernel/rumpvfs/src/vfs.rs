@@ -9,7 +9,7 @@ use crate::pagecache::{PageCacheCounts, PageCacheStats};
 use crate::specfs::BlockIo;
 use crate::syncer::Syncer;
 use crate::vfsops::{MountArgs, MountOptions, VfsOps};
-use crate::vnode::{VnodeCache, VnodeRef, VnodeStats, Wait};
+use crate::vnode::{Vnode, VnodeCache, VnodeRef, VnodeStats, Wait};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -308,6 +308,54 @@ impl Vfs {
         Ok(())
     }
 
+    /// Ends `mount` whatever is in use, and whatever could not be written, which is lost: what a device leaves to be done
+    /// that does not work any more. Files that are open answer `EIO` from then on.
+    ///
+    /// # Errors
+    /// `EBUSY`: something is mounted on it. `EINVAL`: it is not mounted.
+    pub fn unmount_forced(&self, mount: &Arc<Mount>) -> Result<(), Errno> {
+        let _one_at_a_time = self.mounting.lock();
+        let mut mounts = self.mounts.write();
+        if !mounts.list.iter().any(|known| Arc::ptr_eq(known, mount)) {
+            return Err(Errno::EINVAL);
+        }
+        let is_on_it = |other: &Arc<Mount>| {
+            let covered = other.covered();
+            covered.is_some_and(|covered| Arc::ptr_eq(covered.mount(), mount))
+        };
+        if mounts.list.iter().any(is_on_it) {
+            return Err(Errno::EBUSY);
+        }
+        mounts.list.retain(|known| !Arc::ptr_eq(known, mount));
+        drop(mounts);
+        mount.set_gone();
+        mount.set_live(false);
+        mount.set_quiet(true);
+        mount.file_system().abandon();
+        self.let_changes_end(mount);
+        let has_pages = |vnode: &Vnode| vnode.cached_pages() > 0;
+        let drop_pages = |vnode: &VnodeRef| vnode.drop_pages(0);
+        self.vnodes.for_each(mount, has_pages, drop_pages);
+        let in_use = self.vnodes.forget_mount(mount);
+        if let Some(device) = mount.device() {
+            self.devvp(device).forget();
+        }
+        if let Some(covered) = mount.take_covered() {
+            covered.set_mounted_here(None);
+        }
+        let left = in_use.map_or("; files of it are still open", |()| "");
+        log::warn!("{}: unmounted by force{left}", mount.name());
+        Ok(())
+    }
+
+    /// Waits for all changes that began before they were refused: whoever changes a file has it locked, and asked then
+    /// whether that may be.
+    fn let_changes_end(&self, mount: &Arc<Mount>) {
+        let all = |_: &Vnode| true;
+        let ended = |vnode: &VnodeRef| drop(vnode.lock_exclusive());
+        self.vnodes.for_each(mount, all, ended);
+    }
+
     fn end(&self, mount: &Arc<Mount>) -> Result<(), Errno> {
         self.vnodes.forget_mount(mount)?;
         mount.file_system().unmount()?;
@@ -345,14 +393,17 @@ impl Vfs {
         if options.read_only && !was {
             // Nothing new gets dirty while the rest is written.
             mount.set_read_only(true);
-            let synced = self.sync_mount(mount, Wait::Stable);
+            self.let_changes_end(mount);
+            let synced = self.write_back(mount, Wait::Stable);
             let changed = synced.and_then(|()| mount.file_system().remount(&options));
-            if changed.is_err() {
-                mount.set_read_only(false);
+            match changed {
+                Ok(()) => mount.set_quiet(true),
+                Err(_) => mount.set_read_only(false),
             }
             return changed;
         }
         mount.file_system().remount(&options)?;
+        mount.set_quiet(options.read_only);
         mount.set_read_only(options.read_only);
         Ok(())
     }

@@ -136,6 +136,10 @@ pub trait FileSystem: Any + Send + Sync {
         Ok(())
     }
 
+    /// Ends the mount by force: from now on nothing is changed, whatever is left half done, and the volume is not said to
+    /// be clean. What is under way fails.
+    fn abandon(&self) {}
+
     /// Changes the options of the mount, such as from `ro` to `rw`.
     ///
     /// # Errors

@@ -200,10 +200,12 @@ impl Node {
         vnode.forget_pages();
         let erased = volume.erase(&mut inode);
         self.set_inode(&inode);
-        volume.nameless.fetch_sub(1, Ordering::AcqRel);
-        // If not all went well, the inode stays taken until a check.
-        let is_erased = volume.told(erased).is_ok();
+        // If not all went well, the inode stays taken until a check; else it is free once the vnode is forgotten.
+        let is_erased = volume.changed(erased).is_ok();
         self.gone.store(is_erased, Ordering::Release);
+        if !is_erased {
+            volume.nameless.fetch_sub(1, Ordering::AcqRel);
+        }
         true
     }
 }

@@ -127,7 +127,7 @@ impl Node {
     /// Undoes what made `inode`, to which no name leads.
     fn discard(&self, inode: &mut Inode) {
         let is_directory = inode.vtype == VnodeType::Dir;
-        if self.volume.told(self.volume.erase(inode)).is_ok() {
+        if self.volume.changed(self.volume.erase(inode)).is_ok() {
             self.volume.release(inode.ino, is_directory);
         }
     }

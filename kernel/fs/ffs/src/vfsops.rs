@@ -154,6 +154,10 @@ impl FileSystem for Volume {
         self.told(self.close_for_writing())
     }
 
+    fn abandon(&self) {
+        self.abandon_writing();
+    }
+
     fn remount(&self, options: &MountOptions) -> Result<(), Errno> {
         match (options.read_only, self.is_writable()) {
             (true, true) => {

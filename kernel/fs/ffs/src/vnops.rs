@@ -250,19 +250,19 @@ impl VnodeOps for Node {
     }
 
     fn balloc(&self, _: &Arc<Vnode>, offset: u64, len: u64) -> Result<Balloc, Errno> {
-        self.volume.told(self.allocate(offset, len))
+        self.volume.changed(self.allocate(offset, len))
     }
 
     fn setattr(&self, _: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
-        self.volume.told(self.change(attributes))
+        self.volume.changed(self.change(attributes))
     }
 
     fn create(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
-        self.volume.told(self.make_file(name, new))
+        self.volume.changed(self.make_file(name, new))
     }
 
     fn mkdir(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
-        self.volume.told(self.make_directory(name, new))
+        self.volume.changed(self.make_directory(name, new))
     }
 
     fn symlink(
@@ -272,22 +272,22 @@ impl VnodeOps for Node {
         new: &NewFile,
         target: &[u8],
     ) -> Result<InodeNumber, Errno> {
-        self.volume.told(self.make_link(name, new, target))
+        self.volume.changed(self.make_link(name, new, target))
     }
 
     fn link(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.told(self.add_name(name, target))
+        self.volume.changed(self.add_name(name, target))
     }
 
     fn remove(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.told(self.remove_file(name, target))
+        self.volume.changed(self.remove_file(name, target))
     }
 
     fn rmdir(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.told(self.remove_directory(name, target))
+        self.volume.changed(self.remove_directory(name, target))
     }
 
     fn rename(&self, rename: &Rename<'_>) -> Result<(), Errno> {
@@ -299,7 +299,7 @@ impl VnodeOps for Node {
             to_name: rename.to_name,
             replaced: rename.to.map(node).transpose()?,
         };
-        self.volume.told(moving.run())
+        self.volume.changed(moving.run())
     }
 
     fn fsync(&self, _: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
@@ -315,6 +315,7 @@ impl VnodeOps for Node {
     fn reclaim(&self) {
         if self.gone.load(Ordering::Acquire) {
             self.volume.release(self.ino, self.vtype == VnodeType::Dir);
+            self.volume.nameless.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

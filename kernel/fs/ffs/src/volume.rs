@@ -33,6 +33,8 @@ pub struct Volume {
     writable: AtomicBool,
     /// The clean byte to be left behind.
     leaves_clean: AtomicBool,
+    /// A change was left half done.
+    needs_check: AtomicBool,
     /// The disk says that it is in use for writing.
     says_in_use: AtomicBool,
     /// Files in use that have no name any more.
@@ -52,6 +54,7 @@ impl Volume {
             space: Mutex::new(None),
             writable: AtomicBool::new(false),
             leaves_clean: AtomicBool::new(false),
+            needs_check: AtomicBool::new(false),
             says_in_use: AtomicBool::new(false),
             nameless: AtomicUsize::new(0),
             hashes: Hashes::new().ok(),
@@ -62,6 +65,23 @@ impl Volume {
     /// What a caller outside the component is told of `outcome`.
     pub fn told<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
         outcome.map_err(|fault| fault.on(self.device.name()).into())
+    }
+
+    /// What a caller outside the component is told of the outcome of a change. One that failed for the device or for memory
+    /// may be half done: the volume is not left clean then, so that it is checked before it is changed again.
+    pub fn changed<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
+        if matches!(outcome, Err(Fault::Device { .. } | Fault::Corrupt(_))) {
+            self.leave_unclean();
+        }
+        self.told(outcome)
+    }
+
+    fn leave_unclean(&self) {
+        self.leaves_clean.store(false, Ordering::Release);
+        if !self.needs_check.swap(true, Ordering::AcqRel) {
+            let name = self.device.name();
+            log::warn!("ffs: {name}: a change failed: please check it after unmounting");
+        }
     }
 
     /// Something is about to be changed: refuses it on a mount for reading, and sees to it that the disk
@@ -115,10 +135,13 @@ impl Volume {
             let mut orphans = self.orphans.lock();
             match orphans.iter_mut().find(|place| place.is_none()) {
                 Some(place) => *place = Some((ino, is_directory)),
-                None => log::warn!(
-                    "ffs: {}: inode {ino} stays taken until the volume is checked",
-                    self.device.name()
-                ),
+                None => {
+                    log::warn!(
+                        "ffs: {}: inode {ino} stays taken until the volume is checked",
+                        self.device.name()
+                    );
+                    self.leave_unclean();
+                }
             }
             return;
         }
@@ -127,7 +150,7 @@ impl Volume {
             space.finish()
         });
         // It was logged; the inode stays taken until a check.
-        let _ = self.told(freed);
+        let _ = self.changed(freed);
     }
 
     /// Takes the blocks of a file without a name, and makes its inode a free one. Its number is still
@@ -172,7 +195,8 @@ impl Volume {
         if self.device.sectors() < sb.size_bytes() / SECTOR_SIZE as u64 {
             return Ok(Some("the device is shorter than the volume"));
         }
-        if sb.clean != Clean::IS_CLEAN && !force {
+        let is_clean = sb.clean == Clean::IS_CLEAN && !self.needs_check.load(Ordering::Acquire);
+        if !is_clean && !force {
             return Ok(Some("it was not unmounted cleanly: please check it"));
         }
         let at = core::mem::offset_of!(RawSuperblock<zerocopy::LE>, snapinum);
@@ -198,7 +222,8 @@ impl Volume {
             }
         }
         let was_clean = self.sb.clean == Clean::IS_CLEAN;
-        self.leaves_clean.store(was_clean, Ordering::Release);
+        let leaves_clean = was_clean && !self.needs_check.load(Ordering::Acquire);
+        self.leaves_clean.store(leaves_clean, Ordering::Release);
         let mut space = self.space.lock();
         *space = Some(Space::load(&self.sb, &self.device)?);
         self.says_in_use.store(false, Ordering::Release);
@@ -259,6 +284,12 @@ impl Volume {
         self.writable.store(false, Ordering::Release);
         *space = None;
         Ok(())
+    }
+
+    /// Ends writing at once, by force: the disk keeps saying that it is in use.
+    pub fn abandon_writing(&self) {
+        self.writable.store(false, Ordering::Release);
+        *self.space.lock() = None;
     }
 
     /// What is free: counters in fragments, blocks, inodes.

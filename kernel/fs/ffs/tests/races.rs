@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rig::{Random, Rig, assert_consistent, attach, kinds, make};
+use rumpfs_ffs::check::check;
 use rumpkern::{lwp, uvm};
 use rumpuser::Errno;
 use rumpvfs::syscalls::{self, OpenFlags};
@@ -166,5 +167,33 @@ fn with_enough_memory_and_with_next_to_none_the_volume_stays_consistent() {
                 std::thread::yield_now();
             }
         });
+    }
+}
+
+#[test]
+fn changing_to_read_only_and_back_meanwhile_leaves_a_clean_volume_clean() {
+    let _lwp = attach(MEMORY);
+    let seed = number("FFS_RACE_SEED", 1);
+    for seed in seed..seed + number("FFS_RACE_ROUNDS", 14) {
+        println!("seed {seed}, read-only and back");
+        let mut settled = 0;
+        round(1000 + seed, MEMORY, |rig| {
+            let mount = rig.vfs.mounts()[0].clone();
+            for _ in 0..30 {
+                match rig.vfs.remount(&mount, "ro") {
+                    Ok(()) => {
+                        settled += 1;
+                        let image = rig::Image(rig.disk.bytes());
+                        let report = check(&image).expect("it can be checked");
+                        assert_consistent(&report, &format!("seed {seed}, read-only"));
+                        rig.vfs.remount(&mount, "rw").expect("it is clean");
+                    }
+                    // A file without a name is open.
+                    Err(errno) => assert_eq!(errno, Errno::EBUSY, "seed {seed}"),
+                }
+                std::thread::yield_now();
+            }
+        });
+        println!("{settled} of 30 times read-only");
     }
 }

@@ -125,6 +125,7 @@ impl Vnode {
     }
 
     fn check_readable(&self) -> Result<(), Errno> {
+        self.mount().check_there()?;
         match self.vtype() {
             VnodeType::Reg | VnodeType::Lnk => Ok(()),
             VnodeType::Dir => Err(Errno::EISDIR),
@@ -203,7 +204,8 @@ impl Vnode {
 
     /// The file was to grow, but could not: it is `size` bytes long, as far as that is longer than wanted.
     fn cut_back(self: &Arc<Self>, size: u64) {
-        if size >= self.size() {
+        let inode = self.ops().getattr().map_or(0, |attr| attr.size);
+        if size >= self.size().max(inode) {
             return;
         }
         let change = crate::vnode::SetAttr {
@@ -213,6 +215,14 @@ impl Vnode {
         let cut = self.truncate_pages(size);
         if let Err(errno) = cut.and_then(|()| self.ops().setattr(self, &change)) {
             log::error!("{self:?}: cannot be cut back to {size} bytes: {errno}");
+            self.adopt_size();
+        }
+    }
+
+    /// A change of the file's length failed, perhaps half done: it is as long as the file system says.
+    pub(crate) fn adopt_size(&self) {
+        if let Ok(attr) = self.ops().getattr() {
+            self.set_size(attr.size);
         }
     }
 
@@ -224,8 +234,9 @@ impl Vnode {
         };
         let old = self.size();
         let (first, past) = (start / PAGE, old.div_ceil(PAGE));
-        let _share = Share::of(past - first);
-        let mut owned: Vec<Owned> = kmem::try_vec((past - first) as usize)?;
+        let count = past.saturating_sub(first);
+        let _share = Share::of(count);
+        let mut owned: Vec<Owned> = kmem::try_vec(count as usize)?;
         for index in first..past {
             match self.own(index, false) {
                 Ok(page) => owned.push(page),

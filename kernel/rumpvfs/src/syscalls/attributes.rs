@@ -19,17 +19,16 @@ pub(super) fn truncate(vnode: &VnodeRef, size: u64) -> Result<(), Errno> {
     if size > i64::MAX as u64 {
         return Err(Errno::EFBIG);
     }
-    vnode.mount().check_writable()?;
     let _locked = vnode.lock_exclusive();
+    vnode.mount().check_writable()?;
     let change = SetAttr {
         size: Some(size),
         mtime: Some(now()),
         ..SetAttr::default()
     };
-    let old = vnode.size();
     vnode.truncate_pages(size)?;
     let changed = vnode.ops().setattr(vnode, &change);
-    changed.inspect_err(|_| vnode.set_size(old))
+    changed.inspect_err(|_| vnode.adopt_size())
 }
 
 /// Times to set: `None` leaves one as it is.
@@ -55,8 +54,8 @@ fn change(
     vnode: &VnodeRef,
     judge: impl FnOnce(&Vattr) -> Result<SetAttr, Errno>,
 ) -> Result<(), Errno> {
-    vnode.mount().check_writable()?;
     let _locked = vnode.lock_exclusive();
+    vnode.mount().check_writable()?;
     let attr = vnode.ops().getattr()?;
     vnode.ops().setattr(vnode, &judge(&attr)?)
 }

@@ -13,6 +13,7 @@ mod names;
 pub use attributes::{Times, ftruncate};
 
 use crate::file::VnodeFile;
+use crate::mount::Mount;
 use crate::namei::{self, Access, Context, Last, Reached, allowed};
 use crate::pagecache::Patience;
 use crate::vfs::{MountRequest, Vfs};
@@ -323,6 +324,19 @@ impl Vfs {
     /// # Errors
     /// `EPERM` for all but the superuser; `EINVAL`: `path` is not where something is mounted; as [`Vfs::unmount`].
     pub fn sys_unmount(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
+        self.unmount(&self.mounted_at(proc, path)?)
+    }
+
+    /// unmount(2) with `MNT_FORCE`.
+    ///
+    /// # Errors
+    /// As [`Vfs::sys_unmount`], but as [`Vfs::unmount_forced`].
+    pub fn sys_unmount_forced(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
+        self.unmount_forced(&self.mounted_at(proc, path)?)
+    }
+
+    /// What is mounted at `path`, for a superuser.
+    fn mounted_at(&self, proc: &Proc, path: &[u8]) -> Result<Arc<Mount>, Errno> {
         let context = self.context(proc)?;
         if !context.cred.is_root() {
             return Err(Errno::EPERM);
@@ -331,10 +345,8 @@ impl Vfs {
         if !root.is_mount_root() {
             return Err(Errno::EINVAL);
         }
-        let mount = root.mount().clone();
-        // These are uses, too.
-        drop((root, context));
-        self.unmount(&mount)
+        // `root` and `context` are uses, too, and end here.
+        Ok(root.mount().clone())
     }
 }
 
@@ -464,7 +476,8 @@ pub fn read_frames(
 /// `EINVAL`: not a vnode. `EIO`: something could not be written since the last call.
 pub fn fsync(file: &File) -> Result<(), Errno> {
     let vnode = file_vnode(file)?;
-    if vnode.mount().is_read_only() {
+    vnode.mount().check_there()?;
+    if vnode.mount().is_quiet() {
         return Ok(());
     }
     vnode.fsync()

@@ -242,9 +242,9 @@ impl Drop for VnodeRef {
             // Still counted, so that nobody forgets the vnode meanwhile; and locked until it is not, so that
             // nobody takes its last name between what the file system decides and then. Of a mount that is only
             // read, no file has anything left to be done.
-            let is_last = users == 1 && !vnode.mount.is_read_only();
+            let is_last = users == 1 && !vnode.mount.is_quiet();
             let locked = is_last.then(|| vnode.lock_exclusive());
-            let forget = locked.is_some() && vnode.ops.inactive(vnode);
+            let forget = locked.is_some() && vnode.ops.inactive(vnode) || vnode.mount.is_gone();
             let left =
                 vnode
                     .users

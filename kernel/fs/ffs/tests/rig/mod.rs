@@ -1,6 +1,7 @@
 //! A volume made for a test, on a disk in memory, mounted for writing through the whole of `rumpvfs`.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
@@ -73,6 +74,35 @@ impl Repairable for Image {
     }
 }
 
+/// What a disk does wrong.
+#[derive(Default)]
+pub struct Faults {
+    /// Sectors that cannot be read.
+    pub reads: Vec<Range<u64>>,
+    /// Sectors that cannot be written.
+    pub writes: Vec<Range<u64>>,
+    /// Any request may fail, one in so many; 0: none does.
+    pub one_in: u64,
+    pub random: Random,
+    /// Requests that failed.
+    pub failed: u64,
+}
+
+impl Faults {
+    fn strike(&mut self, op: BioOp, sectors: Range<u64>) -> bool {
+        let bad = match op {
+            BioOp::Write => &self.writes,
+            _ => &self.reads,
+        };
+        let hit = bad
+            .iter()
+            .any(|bad| bad.start < sectors.end && sectors.start < bad.end);
+        let strikes = hit || self.one_in > 0 && self.random.below(self.one_in) == 0;
+        self.failed += u64::from(strikes);
+        strikes
+    }
+}
+
 /// A disk in memory, served by a thread of its own.
 pub struct Disk {
     sectors: u64,
@@ -80,6 +110,7 @@ pub struct Disk {
     queue: Mutex<Sender<Bio>>,
     /// It takes that many more writes; the others are as if the power were gone.
     pub writes_left: Arc<Mutex<u64>>,
+    pub faults: Arc<Mutex<Faults>>,
 }
 
 impl Disk {
@@ -88,10 +119,16 @@ impl Disk {
         let bytes = Arc::new(Mutex::new(bytes));
         let writes_left = Arc::new(Mutex::new(u64::MAX));
         let (queue, requests) = channel::<Bio>();
-        let (theirs, left) = (bytes.clone(), writes_left.clone());
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        let (theirs, left, wrong) = (bytes.clone(), writes_left.clone(), faults.clone());
         std::thread::spawn(move || {
             for mut bio in requests {
-                let result = serve(&mut theirs.lock().unwrap(), &left, &mut bio);
+                let len: usize = bio.frames.iter().map(|io| io.len).sum();
+                let sectors = bio.sector..bio.sector + (len / SECTOR_SIZE) as u64;
+                let result = match wrong.lock().unwrap().strike(bio.op, sectors) {
+                    true => Err(Errno::EIO),
+                    false => serve(&mut theirs.lock().unwrap(), &left, &mut bio),
+                };
                 (bio.done)(bio.frames, result);
             }
         });
@@ -100,6 +137,7 @@ impl Disk {
             bytes,
             queue: Mutex::new(queue),
             writes_left,
+            faults,
         })
     }
 
@@ -279,6 +317,7 @@ pub fn assert_consistent(report: &Report, what: &str) {
 }
 
 /// Random numbers that a seed repeats (Vigna, "SplitMix64").
+#[derive(Default)]
 pub struct Random(pub u64);
 
 impl Random {
