@@ -255,6 +255,42 @@ fn thirty_thousand_malformed_frames_do_no_harm_and_leave_nothing_behind() {
     );
 }
 
+/// A segment to port 80, its sums right.
+fn segment(seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+    let mut tcp = vec![0x13, 0x88, 0, 80];
+    tcp.extend(seq.to_be_bytes());
+    tcp.extend(ack.to_be_bytes());
+    tcp.extend([0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    let mut frame = ip(6, 1, 0, &tcp);
+    set_checksums(&mut frame);
+    frame
+}
+
+#[test]
+fn a_closed_connection_with_data_to_deliver_goes_with_its_stack() {
+    let _alone = ALONE.lock();
+    let wire = Wire::new();
+    wire.introduce_peer();
+    let before = (SmallBuffer::in_use(), Cluster::in_use());
+    let listener = socreate(&wire.net, Domain::AF_INET, SockType::Stream, 0).unwrap();
+    listener.bind(addr(OUR_IP, 80)).unwrap();
+    listener.listen(1).unwrap();
+    wire.put(&segment(1, 0, 2));
+    let answer = wire.next_sent().expect("a SYN and ACK").bytes;
+    let iss = u32::from_be_bytes(*answer[38..].first_chunk().unwrap());
+    wire.put(&segment(2, iss.wrapping_add(1), 16));
+    let (so, _) = listener.accept().unwrap();
+    so.send(&[7; 3000], None, MsgFlags::empty()).unwrap();
+    so.close();
+    listener.close();
+    let weak = std::sync::Arc::downgrade(&so);
+    drop((so, listener));
+    assert!(weak.upgrade().is_some(), "there is something to deliver");
+    drop(wire);
+    assert!(weak.upgrade().is_none());
+    assert_eq!((SmallBuffer::in_use(), Cluster::in_use()), before);
+}
+
 #[test]
 fn a_flood_of_first_fragments_is_bounded_in_memory() {
     let _alone = ALONE.lock();

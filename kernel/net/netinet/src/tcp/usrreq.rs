@@ -5,7 +5,7 @@ use super::pcb::{Data, TcpPcb, output_if, resize_receive};
 use super::tcb::Outcome;
 use super::tuple::Tuple;
 use crate::ip::IpProto;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use rumpkern::time;
 use rumpnet::mbuf::Mbuf;
@@ -13,14 +13,17 @@ use rumpnet::protocol::{Domain, Pcb, ProtoOption, ProtoOptionName, Protocol, Soc
 use rumpnet::socket::{SoOptions, Socket};
 use rumpuser::Errno;
 
-/// TCP as a protocol of sockets.
+/// TCP as a protocol of sockets. It does not hold TCP: a socket holds its protocol, and TCP holds the sockets whose
+/// users are gone.
 pub struct TcpProtocol {
-    tcp: Arc<Tcp>,
+    tcp: Weak<Tcp>,
 }
 
 impl TcpProtocol {
     pub(super) fn new(tcp: &Arc<Tcp>) -> TcpProtocol {
-        TcpProtocol { tcp: tcp.clone() }
+        TcpProtocol {
+            tcp: Arc::downgrade(tcp),
+        }
     }
 }
 
@@ -38,7 +41,8 @@ impl Protocol for TcpProtocol {
     }
 
     fn attach(&self, so: &Arc<Socket>) -> Result<Arc<dyn Pcb>, Errno> {
-        Ok(TcpPcb::new(&self.tcp, so)?)
+        let tcp = self.tcp.upgrade().ok_or(Errno::ENETDOWN)?;
+        Ok(TcpPcb::new(&tcp, so)?)
     }
 }
 
