@@ -163,12 +163,15 @@ impl Kernel {
         drop((proc.set_cwd(None), proc.set_root(None)));
     }
 
-    /// Makes the calling thread an lwp of a new process, until dropped.
+    /// Makes the calling thread an lwp of a new process, until dropped. The process ends with the last of its lwps:
+    /// this one, and those that it started.
     ///
     /// # Errors
     /// As [`Kernel::new_proc`].
     pub fn attach(self: &Arc<Kernel>, name: &str) -> Result<Attached, Errno> {
-        lwp::attach(&self.new_proc()?, name)
+        let proc = self.new_proc()?;
+        proc.end_with_lwps();
+        lwp::attach(&proc, name)
     }
 
     /// Starts a thread of the kernel's (kthread_create).

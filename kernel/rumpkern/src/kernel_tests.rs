@@ -110,6 +110,29 @@ fn a_spawned_lwp_works_for_its_spawners_process_and_can_be_joined() {
 }
 
 #[test]
+fn the_process_of_an_attached_thread_ends_with_its_last_lwp() {
+    let kernel = boot();
+    let attached = kernel.attach("main").expect("attached");
+    let pid = curproc().expect("attached").pid();
+    let go_on = Arc::new(Mutex::new(()));
+    let (held, theirs) = (go_on.lock(), go_on.clone());
+    let worker = spawn("worker", move || drop(theirs.lock())).expect("a thread");
+    drop(attached);
+    assert!(kernel.find_proc(pid).is_some(), "its worker lives");
+    drop(held);
+    worker.join();
+    assert!(kernel.find_proc(pid).is_none());
+    // A process that was asked for stays until it is ended.
+    let asked = kernel.new_proc().expect("a process");
+    drop(crate::lwp::attach(&asked, "guest").expect("attached"));
+    assert!(kernel.find_proc(asked.pid()).is_some());
+    for _ in 0..MAXPROC {
+        drop(kernel.attach("fleeting").expect("attached"));
+    }
+    kernel.shutdown();
+}
+
+#[test]
 fn a_kernel_that_was_shut_down_is_gone_with_its_last_handle() {
     let kernel = boot();
     let weak = Arc::downgrade(&kernel);

@@ -10,7 +10,7 @@ use crate::kernel::Kernel;
 #[cfg(debug_assertions)]
 use crate::locks::Held;
 use crate::locks::{Condvar, Mutex};
-use crate::proc::Proc;
+use crate::proc::{Membership, Proc};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::marker::PhantomData;
@@ -175,17 +175,19 @@ impl Drop for MemoryUseGuard {
 /// A thread's being an lwp: keeps the lwp alive, and the thread's word pointing to it.
 struct Identity {
     lwp: Arc<Lwp>,
+    membership: Option<Membership>,
     before: usize,
     not_send: PhantomData<*const ()>,
 }
 
 impl Identity {
-    fn take_on(lwp: Arc<Lwp>) -> Identity {
+    fn take_on(lwp: Arc<Lwp>, membership: Option<Membership>) -> Identity {
         let threads = host().threads();
         let before = threads.local();
         threads.set_local(Arc::as_ptr(&lwp).expose_provenance());
         Identity {
             lwp,
+            membership,
             before,
             not_send: PhantomData,
         }
@@ -194,6 +196,8 @@ impl Identity {
 
 impl Drop for Identity {
     fn drop(&mut self) {
+        // A process that ends with this closes its files, which is an lwp's work.
+        drop(self.membership.take());
         host().threads().set_local(self.before);
     }
 }
@@ -236,7 +240,7 @@ pub fn attach(proc: &Arc<Proc>, name: &str) -> Result<Attached, Errno> {
     let kernel = proc.kernel().ok_or(Errno::ESRCH)?;
     let lwp = new_lwp(name, Some(kernel), Some(proc.clone()), MemoryUse::MayWait);
     Ok(Attached {
-        identity: Identity::take_on(lwp),
+        identity: Identity::take_on(lwp, Some(proc.enter())),
     })
 }
 
@@ -245,6 +249,8 @@ struct Start {
     name: Box<str>,
     kernel: Option<Arc<Kernel>>,
     proc: Option<Arc<Proc>>,
+    /// From here on, so that the process does not end before its thread begins.
+    membership: Option<Membership>,
     memory_use: MemoryUse,
     run: Box<dyn FnOnce() + Send>,
     ended: Arc<Ended>,
@@ -301,12 +307,14 @@ fn entry(argument: usize) {
         name,
         kernel,
         proc,
+        membership,
         memory_use,
         run,
         ended,
     } = *start;
     let said = SayEnded(ended);
-    let identity = Identity::take_on(new_lwp(&name, kernel, proc, memory_use));
+    let lwp = new_lwp(&name, kernel, proc, memory_use);
+    let identity = Identity::take_on(lwp, membership);
     run();
     drop(identity);
     drop(said);
@@ -346,6 +354,7 @@ pub fn spawn_in(
         name: name.into(),
         kernel: Some(kernel),
         proc: Some(proc.clone()),
+        membership: Some(proc.enter()),
         memory_use: MemoryUse::MayWait,
         run: Box::new(run),
         ended: Arc::default(),
@@ -366,6 +375,7 @@ pub(crate) fn spawn_reserve(name: &str, run: fn()) -> Result<KthreadHandle, Errn
         name: name.into(),
         kernel: None,
         proc: None,
+        membership: None,
         memory_use: MemoryUse::Reserve,
         run: Box::new(run),
         ended: Arc::default(),

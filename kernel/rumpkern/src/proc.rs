@@ -6,7 +6,7 @@ use crate::kernel::Kernel;
 use crate::locks::{LockClass, Mutex};
 use alloc::sync::{Arc, Weak};
 use core::any::Any;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 static PROC_CLASS: LockClass = LockClass {
     name: "proc",
@@ -25,6 +25,25 @@ pub struct Proc {
     cwd: Mutex<Option<Opaque>>,
     root: Mutex<Option<Opaque>>,
     umask: AtomicU32,
+    /// Its lwps.
+    lwps: AtomicUsize,
+    /// It ends with the last of them.
+    ends_with_lwps: AtomicBool,
+}
+
+/// An lwp's being one of a process's.
+pub(crate) struct Membership(Arc<Proc>);
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let was_last = self.0.lwps.fetch_sub(1, Ordering::AcqRel) == 1;
+        if was_last
+            && self.0.ends_with_lwps.load(Ordering::Relaxed)
+            && let Some(kernel) = self.0.kernel()
+        {
+            kernel.exit_proc(&self.0);
+        }
+    }
 }
 
 impl Proc {
@@ -37,7 +56,20 @@ impl Proc {
             cwd: Mutex::with_class(None, &PROC_CLASS),
             root: Mutex::with_class(None, &PROC_CLASS),
             umask: AtomicU32::new(0o022),
+            lwps: AtomicUsize::new(0),
+            ends_with_lwps: AtomicBool::new(false),
         }
+    }
+
+    /// Counts an lwp, while the answer lives.
+    pub(crate) fn enter(self: &Arc<Proc>) -> Membership {
+        self.lwps.fetch_add(1, Ordering::Relaxed);
+        Membership(self.clone())
+    }
+
+    /// From now on it ends when it has no lwp left.
+    pub(crate) fn end_with_lwps(&self) {
+        self.ends_with_lwps.store(true, Ordering::Relaxed);
     }
 
     /// Its number.
