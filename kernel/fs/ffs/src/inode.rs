@@ -20,7 +20,7 @@ use crate::raw::{self, RawInode1, RawInode2, UFS_NDADDR, UFS_NIADDR};
 use crate::superblock::{Format, Superblock};
 
 /// Longest target of a symbolic link (NetBSD sys/syslimits.h, PATH_MAX, without its NUL).
-const MAX_SYMLINK: u64 = 1023;
+pub const MAX_SYMLINK: u64 = 1023;
 /// Largest directory in bytes (NetBSD sys/ufs/ufs/dir.h, UFS_MAXDIRSIZE).
 const MAX_DIRECTORY: u64 = 0x7fff_ffff;
 

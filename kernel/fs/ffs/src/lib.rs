@@ -14,7 +14,8 @@
 //! # Where things are
 //!
 //! [`raw`] has the bytes; [`superblock`], [`geometry`], [`cg`], [`inode`], [`dir`] judge them;
-//! [`bmap`] and [`lookup`] find blocks and names, [`dirhash`] those of large directories; [`corrupt`] lists what can be wrong. All of them
+//! [`bmap`] and [`lookup`] find blocks and names, [`dirhash`] those of large directories; [`link`] reads symbolic links;
+//! [`corrupt`] lists what can be wrong. All of them
 //! see the disk by way of [`disk::Metadata`] alone. What writes: [`allocator`] knows what is free,
 //! [`balloc`] and [`mod@truncate`] give and take the blocks of a file, [`entries`] changes directories,
 //! `files`, `names` and `rename` are the operations. [`volume`] is a mounted volume; [`vfsops`] and
@@ -79,6 +80,7 @@ mod files;
 pub mod geometry;
 pub mod inode;
 pub mod journal;
+pub mod link;
 pub mod lookup;
 pub mod maps;
 pub mod mkfs;

@@ -12,11 +12,11 @@ use rumpvfs::vnode::{
 };
 
 use crate::bmap;
-use crate::corrupt::{Corrupt, Fault};
+use crate::corrupt::Fault;
 use crate::dir::{self, Shape};
 use crate::dirhash::{Candidates, Hashed, LEAST_UNITS};
-use crate::disk::read_with;
 use crate::inode::{Contents, Inode};
+use crate::link;
 use crate::lookup::{self, Found};
 use crate::raw::DIRBLKSIZ;
 use crate::volume::Volume;
@@ -115,24 +115,6 @@ impl Node {
     }
 
     /// Puts as much of a long link's text as fits into `buf`; how much that is.
-    fn read_link_block(&self, buf: &mut [u8]) -> Result<usize, Fault> {
-        let (sb, disk) = (&self.volume.sb, &self.volume.device);
-        let inode = self.inode();
-        let extent = bmap::map(sb, disk, &inode, 0, 1)?;
-        let len = buf.len().min(inode.size as usize);
-        let Some(address) = extent.address else {
-            return Err(Corrupt::SymlinkText { ino: self.ino }.into());
-        };
-        let piece = sb.tail_piece();
-        for (index, part) in buf[..len].chunks_mut(piece).enumerate() {
-            let at = sb.byte_of(address) + (index * piece) as u64;
-            read_with(disk, at, piece, |bytes| {
-                part.copy_from_slice(&bytes[..part.len()]);
-            })?;
-        }
-        Ok(len)
-    }
-
     fn run(&self, offset: u64, want: u64) -> Result<Run, Fault> {
         let sb = &self.volume.sb;
         let (block, into) = (offset >> sb.bshift, offset % u64::from(sb.bsize));
@@ -226,19 +208,9 @@ impl VnodeOps for Node {
 
     fn readlink(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         self.must_be(VnodeType::Lnk, Errno::EINVAL)?;
-        let len = match &self.inode().contents {
-            Contents::Text { bytes, len } => {
-                let len = usize::from(*len).min(buf.len());
-                buf[..len].copy_from_slice(&bytes[..len]);
-                len
-            }
-            _ => self.volume.told(self.read_link_block(buf))?,
-        };
-        let ino = self.ino;
-        if buf[..len].contains(&0) {
-            return self.volume.told(Err(Corrupt::SymlinkText { ino }.into()));
-        }
-        Ok(len)
+        let (sb, disk) = (&self.volume.sb, &self.volume.device);
+        self.volume
+            .told(link::read_text(sb, disk, &self.inode(), buf))
     }
 
     fn bmap(&self, offset: u64, want: u64) -> Result<Run, Errno> {

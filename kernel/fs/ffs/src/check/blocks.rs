@@ -11,7 +11,8 @@ use super::{Check, Finding, State};
 use crate::cg::Head;
 use crate::corrupt::{Corrupt, Fault};
 use crate::disk::{PIECE, read_with};
-use crate::inode::{Contents, Inode, pointer};
+use crate::inode::{Contents, Inode, MAX_SYMLINK, pointer};
+use crate::link;
 use crate::order::Order;
 use crate::raw::{self, RawInode2};
 use crate::superblock::Superblock;
@@ -120,6 +121,9 @@ impl Check<'_> {
         self.claims(&inode, bytes, &mut |check, claim| {
             check.judge_claim(&inode, claim, &mut fragments, twice)
         })?;
+        if inode.vtype == VnodeType::Lnk {
+            self.judge_text(&inode)?;
+        }
         let sectors = fragments * u64::from(self.sb.fsize / raw::DEV_BSIZE);
         if sectors != inode.blocks {
             self.report.add(Finding::Blocks {
@@ -130,6 +134,19 @@ impl Check<'_> {
         }
         self.report.fragments += fragments;
         Ok(())
+    }
+
+    /// Whether a symbolic link has a text that can be one. A pointer that is wrong is a finding already.
+    fn judge_text(&mut self, inode: &Inode) -> Result<(), Fault> {
+        let mut text = [0; MAX_SYMLINK as usize];
+        match link::read_text(&self.sb, self.disk, inode, &mut text) {
+            Err(Fault::Corrupt(corrupt @ Corrupt::SymlinkText { .. })) => {
+                self.report.add(Finding::Corrupt(corrupt));
+                Ok(())
+            }
+            Ok(_) | Err(Fault::Corrupt(_)) => Ok(()),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// Whether an inode holds the journal, or quotas.

@@ -105,6 +105,23 @@ fn bad_pointers_are_found_on_every_level() {
 }
 
 #[test]
+fn a_link_whose_text_is_none_is_found() {
+    let found = provoked(|image| {
+        let short = image.pointer_byte(7, 0);
+        image.put(short + 3, 1, 0);
+        let long = image.sb.byte_of(image.pointer_at(image.pointer_byte(8, 0)));
+        image.put(long + 699, 1, 0);
+    });
+    let broken = |ino| Finding::Corrupt(Corrupt::SymlinkText { ino });
+    assert_eq!(found, [broken(7), broken(8)]);
+    let nowhere = provoked(|image| {
+        let pointer = image.pointer_byte(8, 0);
+        image.put(pointer, 8, 0);
+    });
+    assert!(nowhere.contains(&broken(8)), "{nowhere:?}");
+}
+
+#[test]
 fn a_fragment_with_two_owners_is_found_with_both() {
     let mut shared = 0;
     let found = provoked(|image| {
