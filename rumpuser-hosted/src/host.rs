@@ -5,17 +5,18 @@ use crate::console::Terminal;
 use crate::exit::Process;
 use crate::memory::Arena;
 use crate::params::CommandLine;
-use crate::random::Kernel;
+use crate::random::{Kernel, Seeded};
 use crate::threads::HostThreads;
-use rumpuser::{BlockDevice, Errno, PacketDevice};
+use rumpuser::{BlockDevice, Errno, PacketDevice, Random};
 use std::sync::Once;
+use std::sync::atomic::AtomicU64;
 
 /// The host in a Linux process.
 pub struct Host {
     threads: HostThreads,
     clock: HostClock,
     memory: Arena,
-    random: Kernel,
+    random: Box<dyn Random>,
     console: Terminal,
     params: CommandLine,
     exit: Process,
@@ -27,6 +28,7 @@ pub struct Host {
 pub struct Builder {
     memory_bytes: usize,
     command_line: Vec<u8>,
+    random: Box<dyn Random>,
     blocks: Vec<&'static dyn BlockDevice>,
     packets: Vec<&'static dyn PacketDevice>,
 }
@@ -37,6 +39,7 @@ impl Host {
         Builder {
             memory_bytes: 256 << 20,
             command_line: Vec::new(),
+            random: Box::new(Kernel),
             blocks: Vec::new(),
             packets: Vec::new(),
         }
@@ -72,6 +75,13 @@ impl Builder {
         self
     }
 
+    /// Random numbers from a seed instead of the system's: for tests and fuzzers, whose runs must repeat. Nothing that
+    /// strangers talk to may have it: they could foretell its keys.
+    pub fn random_seed(mut self, seed: u64) -> Builder {
+        self.random = Box::new(Seeded(AtomicU64::new(seed)));
+        self
+    }
+
     /// Adds a block device: the first is unit 0.
     pub fn block_device(mut self, device: &'static dyn BlockDevice) -> Builder {
         self.blocks.push(device);
@@ -94,7 +104,7 @@ impl Builder {
             threads: HostThreads::new(start),
             clock: HostClock::new(start),
             memory: Arena::new(self.memory_bytes)?,
-            random: Kernel,
+            random: self.random,
             console: Terminal::new(),
             params: CommandLine::new(self.command_line),
             exit: Process,
@@ -120,7 +130,7 @@ impl rumpuser::Host for Host {
     }
 
     fn random(&self) -> &dyn rumpuser::Random {
-        &self.random
+        &*self.random
     }
 
     fn console(&self) -> &dyn rumpuser::Console {
