@@ -164,3 +164,57 @@ fn a_file_without_a_name_is_found_in_lost_and_found() {
         rig.finish("read");
     }
 }
+
+#[test]
+fn hundreds_of_files_without_a_name_are_found_though_the_root_is_full() {
+    let _lwp = attach(MEMORY);
+    for options in kinds() {
+        let rig = Rig::new(make(options));
+        rig.vfs.mkdir(&rig.proc, b"/a", 0o777).unwrap();
+        let write = |path: String| {
+            let file = rig.vfs.open(&rig.proc, path.as_bytes(), NEW, 0o644);
+            file.unwrap().write(b"x").unwrap();
+        };
+        // With `.`, `..` and `a` (12 bytes each), 29 names of 16 bytes and one of 12 fill 512 bytes.
+        (10..39).for_each(|n| write(format!("/ro{n}")));
+        write("/rrr".to_owned());
+        let root = rig.vfs.stat(&rig.proc, b"/").unwrap().attr;
+        assert_eq!(root.size, 512);
+        let room = rig.vfs.statvfs(&rig.proc, b"/").unwrap();
+        let lost_files = 300.min(room.ffree - 60).min(room.bavail * 3 / 4);
+        (100..100 + lost_files).for_each(|n| write(format!("/a/l{n}")));
+        let mut image = Image(rig.finish("made"));
+        for at in (0..image.0.len() - 16).step_by(4) {
+            let entry = &image.0[at..at + 16];
+            let is_lost = entry[7..10] == [4, b'l', entry[9]]
+                && entry[9..12].iter().all(u8::is_ascii_digit)
+                && entry[12] == 0;
+            if is_lost {
+                image.0[at..at + 4].fill(0);
+            }
+        }
+        let repaired = repair(&mut image).expect("it can be repaired");
+        assert_consistent(&repaired.left, "repaired");
+        let rig = Rig::new(image.0);
+        let lost = rig.vfs.open(
+            &rig.proc,
+            b"/lost+found",
+            OpenFlags::READ | OpenFlags::DIRECTORY,
+            0,
+        );
+        let mut found = 0;
+        let mut count = |_: &rumpvfs::vnode::DirEntry<'_>| {
+            found += 1;
+            true
+        };
+        syscalls::getdents(&lost.unwrap(), &mut count).unwrap();
+        assert_eq!(found, lost_files + 2, "{options:?}");
+        // Names can still be made in both.
+        for path in ["/lost+found/new", "/new"] {
+            rig.vfs
+                .open(&rig.proc, path.as_bytes(), NEW, 0o644)
+                .unwrap();
+        }
+        rig.finish("read");
+    }
+}

@@ -29,7 +29,7 @@ use crate::superblock::Superblock;
 use rumpvfs::vnode::VnodeType;
 
 /// Passes at most: what one pass repairs may show what the next has to.
-const MOST_PASSES: usize = 16;
+const MOST_PASSES: usize = 64;
 /// Where files without a name go.
 const LOST: &[u8] = b"lost+found";
 
@@ -57,17 +57,21 @@ pub struct Repaired {
 /// [`Corrupt`] if no superblock passes; the device's error if it cannot be read or written.
 pub fn repair(disk: &mut dyn Repairable) -> Result<Repaired, Fault> {
     let mut outcome = Repaired::default();
+    let mut before = Writes::new();
     for _ in 0..MOST_PASSES {
         let (todo, state) = plan(disk)?;
         outcome.left = state;
-        if outcome.left.is_consistent() || todo.is_empty() {
+        // What is written once more did not help.
+        if outcome.left.is_consistent() || todo == before {
             break;
         }
         outcome.repaired.extend_from_slice(&outcome.left.findings);
-        for (at, bytes) in todo {
-            disk.write(at, &bytes)
+        for (at, bytes) in &todo {
+            let at = *at;
+            disk.write(at, bytes)
                 .map_err(|errno| Fault::Device { at, errno })?;
         }
+        before = todo;
     }
     if outcome.left.is_consistent() {
         let (at, bytes) = super::rebuild::clean(disk)?;
@@ -86,6 +90,7 @@ fn plan(disk: &dyn Repairable) -> Result<(Writes, Report), Fault> {
         check: &check,
         writes: Vec::new(),
         cleared: BTreeSet::new(),
+        is_lost_made: false,
     };
     let is_late = |finding: &&Finding| {
         matches!(
@@ -119,6 +124,8 @@ struct Pass<'a> {
     /// Pieces that were changed; a later change of one starts from them.
     writes: Writes,
     cleared: BTreeSet<u32>,
+    /// `lost+found` was made, or a directory got room: the next pass sees how much.
+    is_lost_made: bool,
 }
 
 impl Pass<'_> {
@@ -361,8 +368,11 @@ impl Pass<'_> {
         }
     }
 
-    /// Gives a file a name in `lost+found`: one in each pass, since maps and sizes change with it.
+    /// Gives a file a name in `lost+found`. If that has to be made, or has to grow, the next pass will.
     fn name_lost(&mut self, inode: &Inode) -> Result<(), Fault> {
+        if self.is_lost_made {
+            return Ok(());
+        }
         let sb = self.sb;
         let root = self.inode(UFS_ROOTINO)?;
         let found = lookup::lookup(sb, self.disk, &root, LOST, 0)?;
@@ -371,7 +381,58 @@ impl Pass<'_> {
         };
         let lost = self.inode(found.ino)?;
         let name = alloc::format!("#{:08}", inode.ino);
-        self.insert(&lost, (inode.ino, inode.vtype), name.as_bytes())?;
+        if !self.insert(&lost, (inode.ino, inode.vtype), name.as_bytes())? {
+            self.grow(&lost)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a directory more room: the next unit of the fragments that it has, or else a block that nobody has, for all of it
+    /// while it is smaller than one, and then behind it.
+    fn grow(&mut self, dir: &Inode) -> Result<(), Fault> {
+        let sb = self.sb;
+        let (unit, bsize) = (DIRBLKSIZ as u64, u64::from(sb.bsize));
+        self.is_lost_made = true;
+        let Contents::Blocks { direct, .. } = &dir.contents else {
+            return Ok(());
+        };
+        if dir.size < bsize && dir.size < dir.blocks * 512 {
+            let at = sb.byte_of(direct[0] as u64) + dir.size;
+            self.empty_units(at, 1)?;
+            return self.change_inode(dir.ino, |dir| dir.size += unit);
+        }
+        let block = (dir.size / bsize) as usize;
+        let (Some(new), true) = (self.free_block(), block < UFS_NDADDR) else {
+            return Ok(());
+        };
+        let inside = dir.size % bsize;
+        for at in (0..inside).step_by(DIRBLKSIZ) {
+            let (from, _) = dir::place(sb, self.disk, dir, dir.size - inside + at, unit)?;
+            let bytes = read_with(self.disk, from, DIRBLKSIZ, <[u8]>::to_vec)?;
+            self.edit(sb.byte_of(new) + at, DIRBLKSIZ, |there| {
+                there.copy_from_slice(&bytes);
+            })?;
+        }
+        self.empty_units(sb.byte_of(new) + inside, (bsize - inside) / unit)?;
+        self.change_inode(dir.ino, |dir| {
+            if let Contents::Blocks { direct, .. } = &mut dir.contents {
+                direct[block] = new as i64;
+            }
+            dir.size += bsize - inside;
+            // What the next pass counts.
+            dir.blocks = dir.size / 512;
+        })
+    }
+
+    /// Makes `count` units from byte `at` on such as have no names.
+    fn empty_units(&mut self, at: u64, count: u64) -> Result<(), Fault> {
+        let order = self.sb.order;
+        for unit in 0..count {
+            self.edit(at + unit * DIRBLKSIZ as u64, DIRBLKSIZ, |bytes| {
+                bytes.fill(0);
+                bytes[4..6].copy_from_slice(&order.bytes16(DIRBLKSIZ as u16));
+            })?;
+        }
         Ok(())
     }
 
@@ -405,8 +466,9 @@ impl Pass<'_> {
         };
         let now = rumpkern::time::wall();
         if !self.insert(root, (ino, VnodeType::Dir), LOST)? {
-            return Ok(());
+            return self.grow(root);
         }
+        self.is_lost_made = true;
         let mut direct = [0; UFS_NDADDR];
         direct[0] = block as i64;
         let lost = Inode {
@@ -430,15 +492,10 @@ impl Pass<'_> {
         };
         self.edit_inode(ino, |bytes| lost.encode(sb, bytes))?;
         let order = sb.order;
-        for unit in (0..sb.bsize as usize).step_by(DIRBLKSIZ) {
-            self.edit(sb.byte_of(block) + unit as u64, DIRBLKSIZ, |bytes| {
-                bytes.fill(0);
-                bytes[4..6].copy_from_slice(&order.bytes16(DIRBLKSIZ as u16));
-                if unit == 0 {
-                    bytes.copy_from_slice(&first_unit(order, ino, UFS_ROOTINO));
-                }
-            })?;
-        }
+        self.empty_units(sb.byte_of(block), u64::from(sb.bsize) / DIRBLKSIZ as u64)?;
+        self.edit(sb.byte_of(block), DIRBLKSIZ, |bytes| {
+            bytes.copy_from_slice(&first_unit(order, ino, UFS_ROOTINO));
+        })?;
         self.change_inode(UFS_ROOTINO, |root| root.nlink += 1)
     }
 
