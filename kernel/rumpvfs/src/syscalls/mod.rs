@@ -3,13 +3,16 @@
 //!
 //! - here: opening, looking, moving about, mounting;
 //! - `names.rs`: what makes, removes and moves names;
-//! - `attributes.rs`: what changes a file's attributes.
+//! - `attributes.rs`: what changes a file's attributes;
+//! - `at.rs`: the same for whoever names a file by a directory in use and a name there, or has the vnode itself.
 //!
 //! Calls that take a descriptor are also there for [`File`]s, which whoever is not a process uses.
 
+mod at;
 mod attributes;
 mod names;
 
+pub use at::{open_vnode, readlink_of, seek_data, seek_hole, setattr};
 pub use attributes::{Times, ftruncate};
 
 use crate::file::VnodeFile;
@@ -24,6 +27,7 @@ use crate::vnode::{
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::file::{File, FileFlags};
+use rumpkern::kauth::Cred;
 use rumpkern::kmem;
 use rumpkern::proc::{Opaque, Proc};
 use rumpkern::uvm::dma::IoFrame;
@@ -189,7 +193,7 @@ impl Vfs {
                 Err(Errno::EEXIST)
             }
             Reached::File(vnode) => {
-                open_existing(context, &vnode, flags)?;
+                open_existing(&context.cred, &vnode, flags)?;
                 Ok(vnode)
             }
             Reached::Name { slash: true, .. } => Err(Errno::EISDIR),
@@ -200,7 +204,7 @@ impl Vfs {
                     uid: context.cred.uid,
                     rdev: 0,
                 };
-                self.create(context, &dir, &name, &new)
+                self.create(&context.cred, &dir, &name, &new)
             }
         }
     }
@@ -351,7 +355,7 @@ impl Vfs {
 }
 
 /// Checks what open(2) checks of a file that exists, and truncates it if asked.
-fn open_existing(context: &Context, vnode: &VnodeRef, flags: OpenFlags) -> Result<(), Errno> {
+fn open_existing(cred: &Cred, vnode: &VnodeRef, flags: OpenFlags) -> Result<(), Errno> {
     let attr = getattr(vnode)?;
     if flags.contains(OpenFlags::DIRECTORY) && !vnode.is_dir() {
         return Err(Errno::ENOTDIR);
@@ -372,7 +376,7 @@ fn open_existing(context: &Context, vnode: &VnodeRef, flags: OpenFlags) -> Resul
         Access::WRITE,
         flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNC),
     );
-    allowed(&attr, &context.cred, want)?;
+    allowed(&attr, cred, want)?;
     if want.contains(Access::WRITE) {
         vnode.mount().check_writable()?;
         check_mutable(&attr)?;
@@ -390,7 +394,11 @@ fn check_dir(dir: &VnodeRef, context: &Context) -> Result<(), Errno> {
     allowed(&getattr(dir)?, &context.cred, Access::EXEC)
 }
 
-fn stat_of(vnode: &VnodeRef) -> Result<Stat, Errno> {
+/// What is known of a file in use.
+///
+/// # Errors
+/// The file system's.
+pub fn stat_of(vnode: &VnodeRef) -> Result<Stat, Errno> {
     let mut attr = getattr(vnode)?;
     // The page cache knows of growth before the inode does.
     if vnode.vtype() == VnodeType::Reg {

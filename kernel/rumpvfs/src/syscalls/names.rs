@@ -19,10 +19,10 @@ use rumpuser::Errno;
 const MAX_DEPTH: usize = 4096;
 
 /// A name in a directory.
-struct Place {
-    dir: VnodeRef,
-    name: Vec<u8>,
-    slash: bool,
+pub(super) struct Place {
+    pub(super) dir: VnodeRef,
+    pub(super) name: Vec<u8>,
+    pub(super) slash: bool,
 }
 
 /// Whether names may be made and removed in `dir`, which is locked.
@@ -69,15 +69,15 @@ impl Vfs {
     }
 
     /// Makes a name by `make`, and brings what it names into use.
-    fn make(
+    pub(super) fn make(
         &self,
-        context: &Context,
+        cred: &Cred,
         dir: &VnodeRef,
         name: &[u8],
         make: impl FnOnce() -> Result<InodeNumber, Errno>,
     ) -> Result<VnodeRef, Errno> {
         let _locked = dir.lock_exclusive();
-        check_dir_writable(dir, &context.cred)?;
+        check_dir_writable(dir, cred)?;
         match dir.ops().lookup(name) {
             Err(Errno::ENOENT) => {}
             Ok(_) => return Err(Errno::EEXIST),
@@ -92,12 +92,12 @@ impl Vfs {
     /// Makes a file that is no directory and no symbolic link.
     pub(super) fn create(
         &self,
-        context: &Context,
+        cred: &Cred,
         dir: &VnodeRef,
         name: &[u8],
         new: &NewFile,
     ) -> Result<VnodeRef, Errno> {
-        self.make(context, dir, name, || dir.ops().create(dir, name, new))
+        self.make(cred, dir, name, || dir.ops().create(dir, name, new))
     }
 
     fn new_file(proc: &Proc, context: &Context, vtype: VnodeType, mode: u16) -> NewFile {
@@ -117,7 +117,9 @@ impl Vfs {
         let context = self.context(proc)?;
         let Place { dir, name, .. } = self.place(&context, path).map_err(existing)?;
         let new = Vfs::new_file(proc, &context, VnodeType::Dir, mode);
-        let made = self.make(&context, &dir, &name, || dir.ops().mkdir(&dir, &name, &new));
+        let made = self.make(&context.cred, &dir, &name, || {
+            dir.ops().mkdir(&dir, &name, &new)
+        });
         made.map(drop)
     }
 
@@ -147,7 +149,7 @@ impl Vfs {
             rdev,
             ..Vfs::new_file(proc, &context, vtype, mode)
         };
-        self.create(&context, &dir, &name, &new).map(drop)
+        self.create(&context.cred, &dir, &name, &new).map(drop)
     }
 
     /// symlink(2): `path` leads to `target` from now on.
@@ -172,7 +174,7 @@ impl Vfs {
         }
         let new = Vfs::new_file(proc, &context, VnodeType::Lnk, 0o777);
         let make = || dir.ops().symlink(&dir, &name, &new, target);
-        self.make(&context, &dir, &name, make).map(drop)
+        self.make(&context.cred, &dir, &name, make).map(drop)
     }
 
     /// link(2): the file at `from`, which is no directory, gets the name `to` as well.
@@ -189,13 +191,24 @@ impl Vfs {
         if slash {
             return Err(Errno::ENOENT);
         }
+        self.add_name(&context.cred, &file, &dir, &name)
+    }
+
+    /// Gives `file`, which is no directory, the name `name` in `dir` as well.
+    pub(super) fn add_name(
+        &self,
+        cred: &Cred,
+        file: &VnodeRef,
+        dir: &VnodeRef,
+        name: &[u8],
+    ) -> Result<(), Errno> {
         if file.mount().id() != dir.mount().id() {
             return Err(Errno::EXDEV);
         }
-        let made = self.make(&context, &dir, &name, || {
+        let made = self.make(cred, dir, name, || {
             let _locked = file.lock_exclusive();
             super::check_mutable(&file.ops().getattr()?)?;
-            dir.ops().link(&dir, &name, &file)?;
+            dir.ops().link(dir, name, file)?;
             Ok(file.ino())
         });
         made.map(drop)
@@ -207,21 +220,26 @@ impl Vfs {
     /// As [`Vfs::namei`]; `EPERM` for directories, `EACCES`, `EROFS`, `EBUSY`.
     pub fn unlink(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
         let context = self.context(proc)?;
-        let Place { dir, name, slash } = self.place(&context, path)?;
+        self.remove_name(&context.cred, &self.place(&context, path)?)
+    }
+
+    /// Removes a name of what is no directory.
+    pub(super) fn remove_name(&self, cred: &Cred, place: &Place) -> Result<(), Errno> {
+        let Place { dir, name, slash } = place;
         let file;
         let _locked = dir.lock_exclusive();
-        let attr = check_dir_writable(&dir, &context.cred)?;
-        file = self.named(&dir, &name)?.ok_or(Errno::ENOENT)?;
+        let attr = check_dir_writable(dir, cred)?;
+        file = self.named(dir, name)?.ok_or(Errno::ENOENT)?;
         if file.is_dir() {
             return Err(Errno::EPERM);
         }
-        if slash {
+        if *slash {
             return Err(Errno::ENOTDIR);
         }
         let _file_locked = file.lock_exclusive();
-        check_removable(&attr, &file, &context.cred)?;
-        self.names.purge(dir.id(), &name);
-        dir.ops().remove(&dir, &name, &file)
+        check_removable(&attr, &file, cred)?;
+        self.names.purge(dir.id(), name);
+        dir.ops().remove(dir, name, &file)
     }
 
     /// rmdir(2).
@@ -230,19 +248,24 @@ impl Vfs {
     /// As [`Vfs::namei`]; `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for `.`, `EACCES`, `EROFS`, `EBUSY`.
     pub fn rmdir(&self, proc: &Proc, path: &[u8]) -> Result<(), Errno> {
         let context = self.context(proc)?;
-        let Place { dir, name, .. } = self.place(&context, path)?;
+        self.remove_directory(&context.cred, &self.place(&context, path)?)
+    }
+
+    /// Removes an empty directory.
+    pub(super) fn remove_directory(&self, cred: &Cred, place: &Place) -> Result<(), Errno> {
+        let Place { dir, name, .. } = place;
         let file;
         let _locked = dir.lock_exclusive();
-        let attr = check_dir_writable(&dir, &context.cred)?;
-        file = self.named(&dir, &name)?.ok_or(Errno::ENOENT)?;
+        let attr = check_dir_writable(dir, cred)?;
+        file = self.named(dir, name)?.ok_or(Errno::ENOENT)?;
         if !file.is_dir() {
             return Err(Errno::ENOTDIR);
         }
         let _file_locked = file.lock_exclusive();
-        check_removable(&attr, &file, &context.cred)?;
-        self.names.purge(dir.id(), &name);
+        check_removable(&attr, &file, cred)?;
+        self.names.purge(dir.id(), name);
         self.names.purge(file.id(), b"..");
-        dir.ops().rmdir(&dir, &name, &file)
+        dir.ops().rmdir(dir, name, &file)
     }
 
     /// rename(2).
@@ -254,13 +277,24 @@ impl Vfs {
         let context = self.context(proc)?;
         let from = self.place(&context, from)?;
         let to = self.place(&context, to)?;
+        self.move_name(&context.cred, &from, &to, true)
+    }
+
+    /// Renames; what has the new name is replaced if `replace` says so, and else `EEXIST`.
+    pub(super) fn move_name(
+        &self,
+        cred: &Cred,
+        from: &Place,
+        to: &Place,
+        replace: bool,
+    ) -> Result<(), Errno> {
         let mount = from.dir.mount().clone();
         if mount.id() != to.dir.mount().id() {
             return Err(Errno::EXDEV);
         }
         if from.dir.same(&to.dir) {
             let _locked = from.dir.lock_exclusive();
-            return self.rename_locked(&context, &from, &to, None);
+            return self.rename_locked(cred, from, to, (None, replace));
         }
         let _no_other = mount.rename_lock().lock();
         // The directories that lead to each; taken with no lock held.
@@ -279,7 +313,7 @@ impl Vfs {
         if replaced.is_ok_and(|ino| above_from.contains(&ino)) {
             return Err(Errno::ENOTEMPTY);
         }
-        self.rename_locked(&context, &from, &to, Some(&above_to))
+        self.rename_locked(cred, from, to, (Some(&above_to), replace))
     }
 
     /// The numbers of the directories above `dir`, and its own, up to the root of its mount.
@@ -301,16 +335,18 @@ impl Vfs {
     /// name, if that is in another directory.
     fn rename_locked(
         &self,
-        context: &Context,
+        cred: &Cred,
         from: &Place,
         to: &Place,
-        above_to: Option<&[InodeNumber]>,
+        (above_to, replace): (Option<&[InodeNumber]>, bool),
     ) -> Result<(), Errno> {
-        let cred = &context.cred;
         let from_attr = check_dir_writable(&from.dir, cred)?;
         let to_attr = check_dir_writable(&to.dir, cred)?;
         let file = self.named(&from.dir, &from.name)?.ok_or(Errno::ENOENT)?;
         let replaced = self.named(&to.dir, &to.name)?;
+        if replaced.is_some() && !replace {
+            return Err(Errno::EEXIST);
+        }
         if (from.slash || to.slash) && !file.is_dir() {
             return Err(Errno::ENOTDIR);
         }
