@@ -89,6 +89,15 @@ fn succeed(command: &mut Command) {
     assert!(done.status.success(), "{command:?}: {errors}");
 }
 
+/// Whether file systems can be mounted by FUSE here: as root, with /dev/fuse; says so where not.
+pub fn can_mount_by_fuse() -> bool {
+    let device = File::open("/dev/fuse").is_ok();
+    if !device {
+        crate::say("no /dev/fuse: the tests that mount by FUSE try nothing");
+    }
+    device && is_root()
+}
+
 /// Whether this process may make network namespaces, raw sockets and mounts; says so where not.
 pub fn is_root() -> bool {
     // SAFETY: geteuid takes nothing and cannot fail.

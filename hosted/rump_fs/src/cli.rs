@@ -84,6 +84,8 @@ pub enum Command {
         repair: bool,
         image: OsString,
     },
+    /// Mount it on a directory, by FUSE; goes to the background, until it is unmounted by umount(8) or a signal
+    Mount(p2k::MountArgs),
     /// Read commands: those here without IMAGE, cd, pwd, sync, exit
     Sh { image: OsString },
     /// Copy files and directories of the host to the image

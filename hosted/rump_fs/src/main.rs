@@ -66,6 +66,11 @@ fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
         Command::Df { image } => volume::df(session, image),
         Command::Mkfs(options) => volume::mkfs(session, options),
         Command::Check { repair, image } => volume::check(session, image, *repair),
+        Command::Mount(args) => {
+            let status = p2k::run(args, session.options(), session.readonly())?;
+            session.raise(status);
+            Ok(())
+        }
         Command::Sh { image } => shell::sh(session, image),
         Command::Put {
             archive,

@@ -29,6 +29,15 @@ impl From<ukfs::Error> for Failure {
     }
 }
 
+impl From<p2k::Failure> for Failure {
+    fn from(failure: p2k::Failure) -> Failure {
+        match failure {
+            p2k::Failure::Image(error) => Failure::Image(error),
+            p2k::Failure::Host(path, error) => Failure::host(&path, error),
+        }
+    }
+}
+
 impl Failure {
     /// `error` with the file of the host that it is about.
     pub fn host(path: &Path, error: io::Error) -> Failure {
@@ -81,6 +90,11 @@ impl Session {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
             status: 0,
         }
+    }
+
+    /// How images are opened, but for whether it is to write.
+    pub fn options(&self) -> Options {
+        self.options.clone()
     }
 
     /// Opens an image to read.
@@ -247,7 +261,7 @@ pub fn start_log(verbose: u8) {
 
 impl Log for KernelLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        metadata.level() <= log::max_level() && !p2k::is_chatter(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -103,9 +103,11 @@ impl Shell<'_> {
             }
         };
         match parsed.command {
-            Command::Sh { .. } | Command::Mkfs(_) | Command::Check { .. } => Err(Failure::Said(
-                format!("{command}: not while the image is open"),
-            )),
+            Command::Sh { .. } | Command::Mkfs(_) | Command::Check { .. } | Command::Mount(_) => {
+                Err(Failure::Said(format!(
+                    "{command}: not while the image is open"
+                )))
+            }
             command => crate::run(session, &command),
         }
     }

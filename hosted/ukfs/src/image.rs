@@ -159,6 +159,16 @@ impl Image {
         Ok(Entered { _attached: entered })
     }
 
+    /// The kernel's file systems, for an adapter that goes below paths. Threads that use them have [entered](Image::enter).
+    pub fn vfs(&self) -> &Arc<Vfs> {
+        &self.mounted.attachment.vfs
+    }
+
+    /// The mount, likewise.
+    pub fn mount(&self) -> &Arc<Mount> {
+        &self.mounted.mount
+    }
+
     pub(crate) fn mounted(&self) -> &Arc<Mounted> {
         &self.mounted
     }

@@ -1,0 +1,11 @@
+//! Images mounted by the program itself, and used by programs of Linux. Where nothing can be mounted, all of this says so and tries
+//! nothing.
+//!
+//! - `behaviour`: what files do; `life`: from the mount to the end, however that comes;
+//! - `suites`: what others wrote to find faults; `doc_tree`: a real tree.
+
+mod behaviour;
+mod doc_tree;
+mod life;
+mod mounted;
+mod suites;
