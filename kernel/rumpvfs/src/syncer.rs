@@ -62,9 +62,13 @@ impl Vfs {
     /// The same, whether changes are refused already or not.
     pub(crate) fn write_back(&self, mount: &Arc<Mount>, wait: Wait) -> Result<(), Errno> {
         let mut result = Ok(());
-        let is_dirty = |vnode: &Vnode| vnode.dirty_pages() > 0;
+        let is_dirty = |vnode: &Vnode| vnode.dirty_pages() > 0 || vnode.ops().is_changed();
         self.vnodes.for_each(mount, is_dirty, |vnode| {
             result = result.and(vnode.flush_pages(wait));
+            if vnode.ops().is_changed() {
+                let _locked = vnode.lock_exclusive();
+                result = result.and(vnode.ops().update());
+            }
         });
         result = result.and(mount.file_system().sync(wait));
         if let Some(device) = mount.device() {

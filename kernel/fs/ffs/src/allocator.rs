@@ -1,9 +1,13 @@
 //! Allocation: which fragments and inodes of a volume are free, and which of them a file gets.
 //!
 //! A volume mounted for writing has a [`Space`]: the counters of all groups, and the group that was
-//! used last. Whoever allocates or frees holds its lock through an [`Allocator`], one at a time. When
-//! the allocator goes, what it changed goes to the buffer cache, to be written later: maps may be
-//! behind what inodes claim, and a check rebuilds them.
+//! used last. Whoever allocates or frees holds its lock through an [`Allocator`], one at a time. A group that was
+//! changed goes to the buffer cache when another is used, and when the volume is synced: maps may be
+//! behind what inodes claim, and a check rebuilds them. Only how many inodes of a group were ever written (UFS2) is
+//! on the disk before any of them is used: a check believes it.
+//!
+//! What a file loses ([`Allocator::free_later`]) is nobody's until the disk has the file without it: it is
+//! free from the next sync on, or when there is nothing else.
 //!
 //! Source: NetBSD sys/ufs/ffs/ffs_alloc.c (`ffs_alloc`, `ffs_realloccg`, `ffs_valloc`, `ffs_dirpref`,
 //! `ffs_hashalloc`).
@@ -17,6 +21,7 @@ use rumpkern::locks::MutexGuard;
 use rumpkern::lwp;
 use rumpuser::Errno;
 use rumpvfs::bufcache::Devvp;
+use rumpvfs::vnode::Wait;
 
 use crate::corrupt::{Corrupt, Fault};
 use crate::superblock::Superblock;
@@ -56,9 +61,49 @@ impl<'a> Allocator<'a> {
         self.space.as_mut().ok_or(Fault::Refused(Errno::EROFS))
     }
 
-    /// Gives what was changed to the buffer cache.
+    /// Frees what was kept, once the disk has what was changed so far; and gives the group that was changed to the buffer
+    /// cache.
     pub fn finish(mut self) -> Result<(), Fault> {
+        self.free_held()?;
         self.store()
+    }
+
+    /// Frees `count` fragments from `address` on, all of one block, once the disk has everything that was changed so
+    /// far.
+    pub fn free_later(&mut self, address: u64, count: u32) -> Result<(), Fault> {
+        let sb = self.sb;
+        let (index, block, bits) = self.bits_of(address, count)?;
+        let group = self.group(index)?;
+        if group.block(sb, block) & bits != 0 {
+            return Err(group.wrong("free map", block * sb.frag).into());
+        }
+        if self.space()?.hold(address, count) {
+            return Ok(());
+        }
+        self.free_held()?;
+        match self.space()?.hold(address, count) {
+            true => Ok(()),
+            false => Err(Fault::Refused(Errno::EAGAIN)),
+        }
+    }
+
+    /// Frees what is held. Answers whether that was anything.
+    fn free_held(&mut self) -> Result<bool, Fault> {
+        if self.space()?.held.is_empty() {
+            return Ok(false);
+        }
+        let at = self.sb.location;
+        let flushed = self.device.flush(Wait::Stable);
+        flushed.map_err(|errno| Fault::Device { at, errno })?;
+        // By address: each group once.
+        self.space()?.held.sort_unstable();
+        let mut freed = Ok(true);
+        while let Some((address, count)) = self.space()?.held.pop() {
+            if let Err(fault) = self.free(address, count) {
+                freed = Err(fault);
+            }
+        }
+        freed
     }
 
     fn store(&mut self) -> Result<(), Fault> {
@@ -92,6 +137,15 @@ impl<'a> Allocator<'a> {
     /// Takes `count` fragments (at most a block), next to `wish` if that is not 0, else in group
     /// `home`. `ENOSPC` if there are none, or only the reserve.
     pub fn take(&mut self, home: u32, wish: u64, count: u32) -> Result<u64, Fault> {
+        match self.take_now(home, wish, count) {
+            Err(Fault::Refused(Errno::ENOSPC)) if self.free_held()? => {
+                self.take_now(home, wish, count)
+            }
+            taken => taken,
+        }
+    }
+
+    fn take_now(&mut self, home: u32, wish: u64, count: u32) -> Result<u64, Fault> {
         let sb = self.sb;
         let whole = count == sb.frag;
         let space = self.space()?;
@@ -217,7 +271,11 @@ impl<'a> Allocator<'a> {
         (old, new): (u32, u32),
     ) -> Result<Grown, Fault> {
         let sb = self.sb;
-        if self.space()?.available(sb) < i64::from(new - old) && !may_use_reserve() {
+        let short = i64::from(new - old);
+        if self.space()?.available(sb) < short && !may_use_reserve() {
+            self.free_held()?;
+        }
+        if self.space()?.available(sb) < short && !may_use_reserve() {
             return Err(Fault::Refused(Errno::ENOSPC));
         }
         if (address % u64::from(sb.frag)) as u32 + new <= sb.frag {
@@ -260,15 +318,6 @@ impl<'a> Allocator<'a> {
         let suits = |index: &u32| u64::from(space.groups[*index as usize].free_blocks) >= average;
         let index = (0..sb.ncg).map(|n| (from + n) % sb.ncg).find(suits);
         Ok(sb.cgbase(index.unwrap_or(from % sb.ncg)) + u64::from(sb.frag))
-    }
-}
-
-impl Drop for Allocator<'_> {
-    fn drop(&mut self) {
-        // After `finish` there is nothing left to be stored.
-        if let Err(fault) = self.store() {
-            let _: Errno = fault.on(self.device.name()).into();
-        }
     }
 }
 

@@ -319,6 +319,6 @@ impl Balloc<'_> {
         inode.blocks = inode
             .blocks
             .saturating_sub(u64::from(count) * u64::from(sb.fsize) / SECTOR_SIZE as u64);
-        space.free(address as u64, count)
+        space.free_later(address as u64, count)
     }
 }

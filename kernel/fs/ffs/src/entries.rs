@@ -11,7 +11,6 @@
 use alloc::sync::Arc;
 
 use rumpuser::{Errno, SECTOR_SIZE};
-use rumpvfs::bufcache::BufMut;
 use rumpvfs::vnode::{VnodeType, Wait};
 
 use crate::allocator::Allocator;
@@ -40,23 +39,23 @@ pub struct Directory<'a> {
 }
 
 impl Directory<'_> {
-    /// Enters `name` for inode `ino` of type `vtype`. Units before `hint` are full. Answers the offset of
-    /// the unit that the name went into.
+    /// Enters `name` for inode `ino` of type `vtype`. Units before `hint` are full. The disk gets it after the buffers at
+    /// the sectors `before`. Answers the offset of the unit that the name went into.
     pub fn enter(
         &mut self,
         name: &[u8],
         (ino, vtype): (u32, VnodeType),
         hint: u64,
-        wait: Wait,
+        before: &[u64],
     ) -> Result<u64, Fault> {
         let need = entry_size(name.len());
         let entered = match self.find_room(need, hint)? {
             Some(offset) => self
-                .insert(offset, name, (ino, vtype), wait)
+                .insert(offset, name, (ino, vtype), before)
                 .map(|()| offset),
             None => {
                 let (end, order) = (self.inode.size, self.volume.sb.order);
-                self.grow(&mut |unit| {
+                self.grow(Wait::Started, before, &mut |unit| {
                     put_entry(unit, order, (0, DIRBLKSIZ), (ino, vtype), name);
                 })
                 .map(|()| end)
@@ -71,10 +70,10 @@ impl Directory<'_> {
         offset: u64,
         name: &[u8],
         file: (u32, VnodeType),
-        wait: Wait,
+        before: &[u64],
     ) -> Result<(), Fault> {
         let (order, shape) = (self.volume.sb.order, Shape::of(&self.volume.sb));
-        self.edit(offset, wait, |unit| {
+        self.edit(offset, before, |unit| {
             let Some(at) = slack(unit, order, entry_size(name.len())) else {
                 self.follow(|hash| {
                     hash.unlearn(&shape, unit, offset);
@@ -94,11 +93,13 @@ impl Directory<'_> {
         })
     }
 
-    /// Removes the entry at `offset`; the disk knows when this returns.
-    pub fn remove(&mut self, offset: u64) -> Result<(), Fault> {
+    /// Removes the entry at `offset`. The disk gets that after the buffers at the sectors `before`; answers the sector of the
+    /// buffer that has to be on the disk before the file may have a name less.
+    pub fn remove(&mut self, offset: u64, before: &[u64]) -> Result<u64, Fault> {
         let order = self.volume.sb.order;
         let unit = offset - offset % UNIT;
-        let edited = self.edit(unit, Wait::Stable, |bytes| {
+        let sector = self.sector(offset)?;
+        let edited = self.edit(unit, before, |bytes| {
             let at = (offset - unit) as usize;
             let name_len = head(bytes, order, at).2;
             self.follow(|hash| {
@@ -112,7 +113,14 @@ impl Directory<'_> {
             true => self.cut_empty_end(),
             false => Ok(()),
         });
-        cut.inspect_err(|_| self.forget())
+        cut.inspect_err(|_| self.forget())?;
+        Ok(sector)
+    }
+
+    /// The sector of the buffer that holds the entry at `offset`.
+    pub fn sector(&self, offset: u64) -> Result<u64, Fault> {
+        let (at, piece) = self.place(offset - offset % UNIT)?;
+        Ok((at - at % piece as u64) / SECTOR_SIZE as u64)
     }
 
     /// Lets the hash, if there is one, follow a change.
@@ -129,11 +137,16 @@ impl Directory<'_> {
         }
     }
 
-    /// Lets the entry at `offset` name inode `ino` of type `vtype`.
-    pub fn rewrite(&mut self, offset: u64, (ino, vtype): (u32, VnodeType)) -> Result<(), Fault> {
+    /// Lets the entry at `offset` name inode `ino` of type `vtype`, on the disk after the buffers at the sectors `before`.
+    pub fn rewrite(
+        &mut self,
+        offset: u64,
+        (ino, vtype): (u32, VnodeType),
+        before: &[u64],
+    ) -> Result<(), Fault> {
         let order = self.volume.sb.order;
         let unit = offset - offset % UNIT;
-        self.edit(unit, Wait::Stable, |bytes| {
+        self.edit(unit, before, |bytes| {
             let at = (offset - unit) as usize;
             bytes[at..at + 4].copy_from_slice(&order.bytes32(ino));
             bytes[at + 6] = vtype.dirent_type();
@@ -190,15 +203,20 @@ impl Directory<'_> {
         Ok((at, sb.tail_piece()))
     }
 
-    /// Changes the unit at `offset`, if it is sound.
-    fn edit(&self, offset: u64, wait: Wait, change: impl FnOnce(&mut [u8])) -> Result<(), Fault> {
+    /// Changes the unit at `offset`, if it is sound; the disk gets it after the buffers at the sectors `before`.
+    fn edit(
+        &self,
+        offset: u64,
+        before: &[u64],
+        change: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Fault> {
         let (at, piece) = self.place(offset)?;
         let into = (at % piece as u64) as usize;
         let start = at - into as u64;
         let fault = |errno| Fault::Device { at, errno };
         let device = &self.volume.device;
         let mut buf = device
-            .bmodify(start / SECTOR_SIZE as u64, piece)
+            .bmodify_after(start / SECTOR_SIZE as u64, piece, before)
             .map_err(fault)?;
         let shape = Shape::of(&self.volume.sb);
         let sound = shape.walk_unit(&buf[into..into + DIRBLKSIZ], offset, &mut |_, _| true);
@@ -211,21 +229,18 @@ impl Directory<'_> {
             .into());
         }
         change(&mut buf[into..into + DIRBLKSIZ]);
-        self.written(buf, wait, at)
+        buf.bdwrite();
+        Ok(())
     }
 
-    fn written(&self, buf: BufMut, wait: Wait, at: u64) -> Result<(), Fault> {
-        match wait {
-            Wait::Stable => buf.bwrite().map_err(|errno| Fault::Device { at, errno }),
-            Wait::Started => {
-                buf.bdwrite();
-                Ok(())
-            }
-        }
-    }
-
-    /// Adds a unit, which `fill` fills in. The inode that has it is on the disk when this returns.
-    pub fn grow(&mut self, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Fault> {
+    /// Adds a unit, which `fill` fills in. It comes to the disk after the buffers at the sectors `before`, and the inode that has
+    /// it after the unit; `Stable`: when this returns, the unit is there.
+    pub fn grow(
+        &mut self,
+        wait: Wait,
+        before: &[u64],
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), Fault> {
         let (sb, device) = (&self.volume.sb, &self.volume.device);
         let size = self.inode.size + UNIT;
         if size > 0x7fff_ffff {
@@ -233,19 +248,23 @@ impl Directory<'_> {
         }
         let balloc = Balloc { sb, device };
         let mut space = self.volume.allocator()?;
-        let before = self.inode.size;
-        let block = before >> sb.bshift;
+        let was = self.inode.size;
+        let block = was >> sb.bshift;
         let place = balloc.block(&mut space, self.inode, block, size)?;
         self.inode.size = size;
         let moved = match place {
             Place::Moved(moved) => Some(moved),
             Place::Had | Place::New | Place::Longer(_) => None,
         };
-        let filled = self.fill_last(fill);
-        let stored = filled.and_then(|()| self.inode.store(sb, device, Wait::Stable));
+        let filled = self.fill_last(wait, before, fill);
+        let stored = filled.and_then(|unit| match moved {
+            // Its old place is about to be somebody else's.
+            Some(_) => self.inode.store(sb, device, Wait::Stable),
+            None => self.inode.store_after(sb, device, &[unit]),
+        });
         if let Err(fault) = stored {
             // As it was, as far as that can be.
-            let _ = Truncate::new(sb, device, VnodeType::Dir).cut(&mut space, self.inode, before);
+            let _ = Truncate::new(sb, device, VnodeType::Dir).cut(&mut space, self.inode, was);
             return Err(fault);
         }
         if let Some(moved) = moved {
@@ -253,19 +272,25 @@ impl Directory<'_> {
             self.volume.invalidate(moved.from, moved.old);
             space.free(moved.from, moved.old)?;
         }
-        space.finish()
+        Ok(())
     }
 
-    fn fill_last(&self, fill: &mut dyn FnMut(&mut [u8])) -> Result<(), Fault> {
+    fn fill_last(
+        &self,
+        wait: Wait,
+        before: &[u64],
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<u64, Fault> {
         let (at, piece) = self.place(self.inode.size - UNIT)?;
         let into = (at % piece as u64) as usize;
         let sector = (at - into as u64) / SECTOR_SIZE as u64;
         let device = &self.volume.device;
         let buf = match into {
-            0 => device.getblk(sector, piece),
-            _ => device.bmodify(sector, piece),
+            0 => device.getblk_after(sector, piece, before),
+            _ => device.bmodify_after(sector, piece, before),
         };
-        let mut buf = buf.map_err(|errno| Fault::Device { at, errno })?;
+        let fault = |errno| Fault::Device { at, errno };
+        let mut buf = buf.map_err(fault)?;
         let unit = &mut buf[into..into + DIRBLKSIZ];
         fill(unit);
         let (shape, offset) = (Shape::of(&self.volume.sb), self.inode.size - UNIT);
@@ -273,7 +298,11 @@ impl Directory<'_> {
             Ok(true) => Ok(()),
             _ => Err(NoMemory),
         });
-        self.written(buf, Wait::Stable, at)
+        match wait {
+            Wait::Stable => buf.bwrite().map_err(fault)?,
+            Wait::Started => buf.bdwrite(),
+        }
+        Ok(sector)
     }
 
     /// Cuts off the units at the end that hold no name.

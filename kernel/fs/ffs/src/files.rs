@@ -113,15 +113,10 @@ impl Node {
             inode.store(sb, &volume.device, Wait::Stable)?;
             barrier(&volume.device, sb.byte_of(tail.from))?;
             space.free(tail.from, tail.old)?;
-        } else if cover.0.is_some()
-            || before.size != size
-            || before.permissions != inode.permissions
-        {
-            inode.store(sb, &volume.device, Wait::Started)?;
         } else {
-            self.times_changed.store(true, Ordering::Release);
+            self.is_changed.store(true, Ordering::Release);
         }
-        space.finish()?;
+        drop(space);
         Ok(vnode::Balloc {
             new: cover.0.unwrap_or((0, 0)),
             moved: moved.is_some(),
@@ -138,9 +133,9 @@ impl Node {
         }
     }
 
-    /// Writes the inode, if only its times changed since it was written.
-    pub(crate) fn store_times(&self) -> Result<(), Fault> {
-        if !self.times_changed.swap(false, Ordering::AcqRel) || !self.volume.is_writable() {
+    /// Gives the inode to the buffer cache, if it changed since it last was.
+    pub(crate) fn store_changed(&self) -> Result<(), Fault> {
+        if !self.is_changed.swap(false, Ordering::AcqRel) || !self.volume.is_writable() {
             return Ok(());
         }
         let volume = &*self.volume;
@@ -172,12 +167,12 @@ impl Node {
         if inode.birthtime.is_some() {
             inode.birthtime = new.birthtime.or(inode.birthtime);
         }
-        self.times_changed.store(false, Ordering::Release);
+        self.is_changed.store(false, Ordering::Release);
         if size < inode.size {
             let mut space = volume.allocator()?;
             let cut = Truncate::new(sb, device, self.vtype).cut(&mut space, &mut inode, size);
             self.set_inode(&inode);
-            return cut.and_then(|()| space.finish());
+            return cut;
         }
         inode.size = size;
         self.set_inode(&inode);
@@ -192,10 +187,13 @@ impl Node {
         let volume = &*self.volume;
         let mut inode = self.inode();
         if inode.nlink > 0 || !volume.is_writable() {
-            // It was logged; the times are all that is lost.
-            let _ = volume.told(self.store_times());
+            // A directory is used again soon. If it fails, it was logged.
+            if self.vtype != VnodeType::Dir {
+                let _ = volume.told(self.store_changed());
+            }
             return false;
         }
+        self.is_changed.store(false, Ordering::Release);
         // What is being written of it must not reach blocks of another file.
         vnode.forget_pages();
         let erased = volume.erase(&mut inode);

@@ -39,8 +39,10 @@
 //! # What a crash leaves
 //!
 //! Without a log, writes are ordered so that a check can always repair: see `names.rs` for
-//! names and link counts, [`mod@truncate`] for blocks, [`balloc`] for indirect blocks. Maps and counters are
-//! written late: a check computes them from the inodes. What was synced is there, also on a disk with a volatile
+//! names and link counts, [`mod@truncate`] for blocks, [`balloc`] for indirect blocks. Few of them are waited for: a
+//! change tells the buffer cache after which others it may be written (`rumpvfs::bufcache`, "Order"). Maps and
+//! counters are written late: a check computes them from the inodes. The size and the blocks of a file that is being
+//! written are told to the buffer cache when it is closed, or synced. What was synced is there, also on a disk with a volatile
 //! cache; but file data is not ordered: a block that was new, a filled hole included, may show what it held before.
 //!
 //! # Locks

@@ -3,7 +3,8 @@
 //! On the disk first: a new inode, before the name that leads to it; a directory's first unit, before
 //! its inode; a higher link count, before one more name; the absence of a name, before a lower link count.
 //! So after a crash a check finds files without a name, or counts that are too high; never a name
-//! without a file.
+//! without a file. Nobody waits for that: each change says after which buffers its own may be written, and
+//! the buffer cache keeps to it (`rumpvfs::bufcache`, "Order"). What the log holds needs no other order.
 //!
 //! Source: NetBSD sys/ufs/ufs/ufs_vnops.c (`ufs_makeinode`, `ufs_mkdir`, `ufs_remove`, `ufs_rmdir`,
 //! `ufs_link`, `ufs_symlink`).
@@ -23,6 +24,9 @@ use crate::vnops::Node;
 
 /// The most names a file may have (NetBSD sys/syslimits.h, LINK_MAX).
 pub(crate) const LINK_MAX: u16 = 32767;
+
+/// Pieces that the longest text of a link lies in (PATH_MAX is 1024), the smallest being a sector.
+const TEXT_PIECES: usize = 2;
 
 impl Node {
     /// The directory's inode, to be changed.
@@ -48,24 +52,25 @@ impl Node {
         }
     }
 
-    /// A directory's entries changed: puts its inode back, with new times.
-    pub(crate) fn directory_changed(&self, inode: &mut Inode) -> Result<(), Fault> {
+    /// A directory's entries changed: puts its inode back, with new times, which the disk gets some time.
+    pub(crate) fn directory_changed(&self, inode: &mut Inode) {
         let now = rumpkern::time::wall();
         (inode.mtime, inode.ctime) = (now, now);
         self.set_inode(inode);
-        inode.store(&self.volume.sb, &self.volume.device, Wait::Started)
+        self.is_changed.store(true, Ordering::Release);
     }
 
-    /// Enters a name into this directory, whose inode `dir` is.
+    /// Enters a name into this directory, whose inode `dir` is, after the buffers at the sectors `before`. Answers the sector
+    /// of the buffer it is in.
     pub(crate) fn enter(
         &self,
         dir: &mut Inode,
         name: &[u8],
         file: (u32, VnodeType),
-        wait: Wait,
-    ) -> Result<(), Fault> {
+        before: &[u64],
+    ) -> Result<u64, Fault> {
         let hint = self.room.load(Ordering::Relaxed);
-        let entered = self.as_directory(dir).enter(name, file, hint, wait);
+        let entered = self.as_directory(dir).enter(name, file, hint, before);
         // Even then fragments may lie elsewhere now.
         self.set_inode(dir);
         let at = entered?;
@@ -73,17 +78,20 @@ impl Node {
         if name.len() <= 16 || at < hint {
             self.room.store(at, Ordering::Relaxed);
         }
-        self.directory_changed(dir)
+        self.directory_changed(dir);
+        self.as_directory(dir).sector(at)
     }
 
-    /// Removes the name at `offset`, and puts the inode back.
-    pub(crate) fn leave(&self, dir: &mut Inode, offset: u64) -> Result<(), Fault> {
-        let removed = self.as_directory(dir).remove(offset);
+    /// Removes the name at `offset`, after the buffers at the sectors `before`, and puts the inode back. Answers the sector of
+    /// the buffer that has to be on the disk before the file's link count falls.
+    pub(crate) fn leave(&self, dir: &mut Inode, offset: u64, before: &[u64]) -> Result<u64, Fault> {
+        let removed = self.as_directory(dir).remove(offset, before);
         self.set_inode(dir);
-        removed?;
+        let sector = removed?;
         let unit = offset - offset % DIRBLKSIZ as u64;
         self.room.fetch_min(unit, Ordering::Relaxed);
-        self.directory_changed(dir)
+        self.directory_changed(dir);
+        Ok(sector)
     }
 
     /// A new inode in memory, for a file in the directory `dir`; its number is taken.
@@ -94,7 +102,7 @@ impl Node {
         let is_root = dir.ino == UFS_ROOTINO;
         let taken = space.take_inode(dir.ino / sb.ipg, is_root, vtype == VnodeType::Dir)?;
         let ino = taken.ok_or(Fault::Refused(Errno::ENOSPC))?;
-        space.finish()?;
+        drop(space);
         let generation = volume.next_generation(ino)?;
         let now = rumpkern::time::wall();
         Ok(Inode {
@@ -132,14 +140,24 @@ impl Node {
         }
     }
 
-    /// Gives a new file its name.
-    fn name_new(&self, dir: &mut Inode, name: &[u8], mut inode: Inode) -> Result<u64, Fault> {
+    /// Gives a new file its name, after the buffer at the sector `before` if that is one. The inode is stored after those at the
+    /// sectors `text`.
+    fn name_new(
+        &self,
+        dir: &mut Inode,
+        name: &[u8],
+        mut inode: Inode,
+        (before, text): (Option<u64>, &[u64]),
+    ) -> Result<u64, Fault> {
         let volume = &*self.volume;
-        let stored = inode.store(&volume.sb, &volume.device, Wait::Stable);
+        let stored = inode.store_after(&volume.sb, &volume.device, text);
         let file = (inode.ino, inode.vtype);
-        let named = stored.and_then(|()| self.enter(dir, name, file, Wait::Started));
+        let named = stored.and_then(|()| {
+            let own = Inode::sector(&volume.sb, inode.ino)?;
+            self.enter(dir, name, file, &[own, before.unwrap_or(own)])
+        });
         match named {
-            Ok(()) => Ok(InodeNumber::from(inode.ino)),
+            Ok(_) => Ok(InodeNumber::from(inode.ino)),
             Err(fault) => {
                 self.discard(&mut inode);
                 Err(fault)
@@ -151,7 +169,7 @@ impl Node {
     pub(crate) fn make_file(&self, name: &[u8], new: &NewFile) -> Result<InodeNumber, Fault> {
         let mut dir = self.directory()?;
         let inode = self.new_inode(&dir, new, new.vtype)?;
-        self.name_new(&mut dir, name, inode)
+        self.name_new(&mut dir, name, inode, (None, &[]))
     }
 
     /// Makes a directory.
@@ -170,16 +188,17 @@ impl Node {
             inode: &mut inode,
             hashed: None,
         };
-        let filled = directory.grow(&mut |bytes| bytes.copy_from_slice(&unit));
+        let filled = directory.grow(Wait::Stable, &[], &mut |bytes| bytes.copy_from_slice(&unit));
         if let Err(fault) = filled {
             self.discard(&mut inode);
             return Err(fault);
         }
         dir.nlink += 1;
-        let counted = dir.store(&volume.sb, &volume.device, Wait::Stable);
+        let counted = dir.store(&volume.sb, &volume.device, Wait::Started);
         self.set_inode(&dir);
+        let counted = counted.and_then(|()| Ok(Inode::sector(&volume.sb, dir.ino)?));
         let named = match counted {
-            Ok(()) => self.name_new(&mut dir, name, inode),
+            Ok(own) => self.name_new(&mut dir, name, inode, (Some(own), &[])),
             Err(fault) => {
                 self.discard(&mut inode);
                 Err(fault)
@@ -203,6 +222,8 @@ impl Node {
         let volume = &*self.volume;
         let mut dir = self.directory()?;
         let mut inode = self.new_inode(&dir, new, VnodeType::Lnk)?;
+        let mut text = [0; TEXT_PIECES];
+        let mut pieces = 0;
         if target.len() < volume.sb.maxsymlinklen as usize {
             let mut bytes = [0; 120];
             bytes[..target.len()].copy_from_slice(target);
@@ -211,19 +232,30 @@ impl Node {
                 len: target.len() as u8,
             };
             inode.size = target.len() as u64;
-        } else if let Err(fault) = self.write_text(&mut inode, target) {
-            self.discard(&mut inode);
-            return Err(fault);
+        } else {
+            match self.write_text(&mut inode, target, &mut text) {
+                Ok(count) => pieces = count,
+                Err(fault) => {
+                    self.discard(&mut inode);
+                    return Err(fault);
+                }
+            }
         }
-        self.name_new(&mut dir, name, inode)
+        self.name_new(&mut dir, name, inode, (None, &text[..pieces]))
     }
 
-    fn write_text(&self, inode: &mut Inode, target: &[u8]) -> Result<(), Fault> {
+    /// Writes the text of a long link, and says in `sectors` where, in how many pieces.
+    fn write_text(
+        &self,
+        inode: &mut Inode,
+        target: &[u8],
+        sectors: &mut [u64; TEXT_PIECES],
+    ) -> Result<usize, Fault> {
         let (sb, device) = (&self.volume.sb, &self.volume.device);
         let size = target.len() as u64;
         let mut space = self.volume.allocator()?;
         Balloc { sb, device }.block(&mut space, inode, 0, size)?;
-        space.finish()?;
+        drop(space);
         inode.size = size;
         let address = bmap::map(sb, device, inode, 0, 1)?.address.unwrap_or(0);
         let piece = sb.tail_piece();
@@ -234,13 +266,17 @@ impl Node {
                 .getblk(at / SECTOR_SIZE as u64, piece)
                 .map_err(fault)?;
             buf[..text.len()].copy_from_slice(text);
-            buf.bwrite().map_err(fault)?;
+            buf.bdwrite();
+            if let Some(sector) = sectors.get_mut(n) {
+                *sector = at / SECTOR_SIZE as u64;
+            }
         }
-        Ok(())
+        Ok(target.len().div_ceil(piece).min(TEXT_PIECES))
     }
 
-    /// Changes the link count of this file.
-    pub(crate) fn count_links(&self, by: i16, wait: Wait) -> Result<(), Fault> {
+    /// Changes the link count of this file, on the disk after the buffers at the sectors `before`. Answers the sector of the
+    /// inode's buffer.
+    pub(crate) fn count_links(&self, by: i16, before: &[u64]) -> Result<u64, Fault> {
         let mut inode = self.inode();
         let was = inode.nlink;
         inode.nlink = was.saturating_add_signed(by);
@@ -249,7 +285,8 @@ impl Node {
         if was > 0 && inode.nlink == 0 {
             self.volume.nameless.fetch_add(1, Ordering::AcqRel);
         }
-        inode.store(&self.volume.sb, &self.volume.device, wait)
+        inode.store_after(&self.volume.sb, &self.volume.device, before)?;
+        Ok(Inode::sector(&self.volume.sb, self.ino)?)
     }
 
     /// Gives `target` one more name.
@@ -260,13 +297,13 @@ impl Node {
             LINK_MAX.. => return Err(Fault::Refused(Errno::EMLINK)),
             _ => {}
         }
-        target.count_links(1, Wait::Stable)?;
+        let counted = target.count_links(1, &[])?;
         let file = (target.ino, target.vtype);
-        let entered = self.enter(&mut dir, name, file, Wait::Started);
+        let entered = self.enter(&mut dir, name, file, &[counted]);
         if entered.is_err() {
-            target.count_links(-1, Wait::Started)?;
+            target.count_links(-1, &[])?;
         }
-        entered
+        entered.map(drop)
     }
 
     /// Where `name` is, which leads to `target`.
@@ -281,8 +318,8 @@ impl Node {
     pub(crate) fn remove_file(&self, name: &[u8], target: &Node) -> Result<(), Fault> {
         let mut dir = self.directory()?;
         let at = self.position(&mut dir, name, target.ino)?;
-        self.leave(&mut dir, at)?;
-        target.count_links(-1, Wait::Started)
+        let left = self.leave(&mut dir, at, &[])?;
+        target.count_links(-1, &[left]).map(drop)
     }
 
     /// Removes the directory `target`.
@@ -290,10 +327,11 @@ impl Node {
         let mut dir = self.directory()?;
         target.check_empty()?;
         let at = self.position(&mut dir, name, target.ino)?;
-        self.leave(&mut dir, at)?;
+        let left = self.leave(&mut dir, at, &[])?;
         dir.nlink = dir.nlink.saturating_sub(1);
-        self.directory_changed(&mut dir)?;
-        target.count_links(-2, Wait::Started)
+        self.directory_changed(&mut dir);
+        dir.store_after(&self.volume.sb, &self.volume.device, &[left])?;
+        target.count_links(-2, &[left]).map(drop)
     }
 
     /// `ENOTEMPTY` unless the directory holds no name.

@@ -2,12 +2,12 @@
 //!
 //! The file's link count is one higher while it has both names; then the new name, in place of the one
 //! that it replaces if there is one; then `..`, if a directory moves to another; then the old name goes.
-//! Every step is on the disk before the next.
+//! Every step is on the disk before the next; nobody waits for it, but where two steps change the same buffer.
 //!
 //! Source: NetBSD sys/ufs/ufs/ufs_rename.c; POSIX.1-2017 rename().
 
 use rumpuser::Errno;
-use rumpvfs::vnode::{VnodeType, Wait};
+use rumpvfs::vnode::VnodeType;
 
 use crate::corrupt::Fault;
 use crate::inode::Inode;
@@ -33,24 +33,26 @@ impl Moving<'_> {
 
     pub(crate) fn run(&self) -> Result<(), Fault> {
         self.judge()?;
-        self.file.count_links(1, Wait::Stable)?;
-        let named = self.name_anew();
-        if let Err(fault) = named {
-            self.file.count_links(-1, Wait::Started)?;
-            return Err(fault);
-        }
+        let counted = self.file.count_links(1, &[])?;
+        let mut named = match self.name_anew(counted) {
+            Ok(named) => named,
+            Err(fault) => {
+                self.file.count_links(-1, &[])?;
+                return Err(fault);
+            }
+        };
         if let Some(replaced) = self.replaced {
-            self.let_fall(replaced)?;
+            self.let_fall(replaced, named)?;
         }
         if self.is_new_parent() {
-            self.change_parent()?;
+            named = self.change_parent(named)?;
         }
         let mut dir = self.from_dir.directory()?;
         let at = self
             .from_dir
             .position(&mut dir, self.from_name, self.file.ino)?;
-        self.from_dir.leave(&mut dir, at)?;
-        self.file.count_links(-1, Wait::Started)
+        let left = self.from_dir.leave(&mut dir, at, &[named])?;
+        self.file.count_links(-1, &[left]).map(drop)
     }
 
     /// Everything that can be refused, before anything changes.
@@ -78,48 +80,55 @@ impl Moving<'_> {
         }
     }
 
-    /// The new name.
-    fn name_anew(&self) -> Result<(), Fault> {
+    /// The new name, after the buffer at the sector `before`; answers the sector of its own.
+    fn name_anew(&self, before: u64) -> Result<u64, Fault> {
         let file = (self.file.ino, self.file.vtype);
         let mut dir = self.to_dir.directory()?;
         let Some(replaced) = self.replaced else {
+            let mut parent = before;
             if self.is_new_parent() {
                 // Its `..` will lead here.
-                self.to_dir.count_links(1, Wait::Stable)?;
+                parent = self.to_dir.count_links(1, &[])?;
                 dir = self.to_dir.directory()?;
             }
-            let entered = self
-                .to_dir
-                .enter(&mut dir, self.to_name, file, Wait::Stable);
+            let before = [before, parent];
+            let entered = self.to_dir.enter(&mut dir, self.to_name, file, &before);
             if entered.is_err() && self.is_new_parent() {
-                self.to_dir.count_links(-1, Wait::Started)?;
+                self.to_dir.count_links(-1, &[])?;
             }
             return entered;
         };
         let at = self.to_dir.position(&mut dir, self.to_name, replaced.ino)?;
-        self.to_dir.as_directory(&mut dir).rewrite(at, file)?;
-        self.to_dir.directory_changed(&mut dir)
+        let mut directory = self.to_dir.as_directory(&mut dir);
+        directory.rewrite(at, file, &[before])?;
+        let sector = directory.sector(at)?;
+        self.to_dir.directory_changed(&mut dir);
+        Ok(sector)
     }
 
-    /// What was replaced has a name less. A directory takes its `..` with it; if another comes in its
-    /// place from elsewhere, that one's is as good.
-    fn let_fall(&self, replaced: &Node) -> Result<(), Fault> {
+    /// What was replaced has a name less, once the buffer at the sector `before` is on the disk. A directory takes its `..` with
+    /// it; if another comes in its place from elsewhere, that one's is as good.
+    fn let_fall(&self, replaced: &Node, before: u64) -> Result<(), Fault> {
         if replaced.vtype != VnodeType::Dir {
-            return replaced.count_links(-1, Wait::Started);
+            return replaced.count_links(-1, &[before]).map(drop);
         }
         if !self.is_new_parent() {
-            self.to_dir.count_links(-1, Wait::Started)?;
+            self.to_dir.count_links(-1, &[before])?;
         }
-        replaced.count_links(-2, Wait::Started)
+        replaced.count_links(-2, &[before]).map(drop)
     }
 
-    /// `..` of a directory that moves leads to its new parent; the old one has a link less.
-    fn change_parent(&self) -> Result<(), Fault> {
+    /// `..` of a directory that moves leads to its new parent, after the buffer at the sector `before`; the old one has a link
+    /// less. Answers the sector of the buffer with `..`.
+    fn change_parent(&self, before: u64) -> Result<u64, Fault> {
         let mut inode: Inode = self.file.inode();
         let at = self.file.position(&mut inode, b"..", self.from_dir.ino)?;
         let parent = (self.to_dir.ino, VnodeType::Dir);
-        self.file.as_directory(&mut inode).rewrite(at, parent)?;
-        self.file.directory_changed(&mut inode)?;
-        self.from_dir.count_links(-1, Wait::Started)
+        let mut directory = self.file.as_directory(&mut inode);
+        directory.rewrite(at, parent, &[before])?;
+        let sector = directory.sector(at)?;
+        self.file.directory_changed(&mut inode);
+        self.from_dir.count_links(-1, &[sector])?;
+        Ok(sector)
     }
 }

@@ -1,7 +1,8 @@
 //! Taking the blocks of a file away: all of them, or those behind a new end.
 //!
-//! The inode without the pointers is on the disk before any block it loses is free, and so is an
-//! indirect block that is kept but loses some: whatever happens between, no block has two owners.
+//! The inode without the pointers is on the disk before any block it loses is anybody else's, and so is an
+//! indirect block that is kept but loses some: whatever happens between, no block has two owners. The blocks
+//! are kept until then ([`Allocator::free_later`]).
 //!
 //! Source: NetBSD sys/ufs/ffs/ffs_inode.c (`ffs_truncate`, `ffs_indirtrunc`).
 
@@ -85,7 +86,7 @@ impl<'a> Truncate<'a> {
         if was_direct.iter().chain(&was_indirect).all(|at| *at == 0) {
             return self.store(inode, Wait::Started);
         }
-        self.store(inode, Wait::Stable)?;
+        self.store(inode, Wait::Started)?;
         for (level, (address, first)) in was_indirect.into_iter().zip(firsts(sb)).enumerate() {
             let kept = keep.saturating_sub(first);
             let span = u64::from(sb.nindir).saturating_pow(level as u32 + 1);
@@ -144,7 +145,7 @@ impl<'a> Truncate<'a> {
     }
 
     /// The piece of an indirect block at byte `at`, as it was; what of it lies behind `from` is zero
-    /// on the disk now, if the block is `kept`.
+    /// from now on, if the block is `kept`.
     fn detach(&self, at: u64, from: usize, kept: bool) -> Result<Buf, Fault> {
         let fault = |errno| Fault::Device { at, errno };
         let sector = at / SECTOR_SIZE as u64;
@@ -152,7 +153,7 @@ impl<'a> Truncate<'a> {
         if kept && old[from.min(PIECE)..].iter().any(|byte| *byte != 0) {
             let mut buf = self.device.bmodify(sector, PIECE).map_err(fault)?;
             buf[from.min(PIECE)..].fill(0);
-            buf.bwrite().map_err(fault)?;
+            buf.bdwrite();
         }
         Ok(old)
     }
@@ -181,10 +182,14 @@ impl<'a> Truncate<'a> {
 
     fn give(&mut self, space: &mut Allocator<'_>, address: i64, count: u32) {
         let place = u64::try_from(address).unwrap_or(0);
-        if self.metadata {
+        if self.metadata && self.sb.is_data(place, count) {
+            // Files whose names were in a directory may not lose their inodes before the disk knows.
+            let start = self.sb.byte_of(place) / SECTOR_SIZE as u64;
+            let bytes = (count * self.sb.fsize) as usize;
+            self.device.write_through(start, bytes);
             self.invalidate(place, count);
         }
-        match space.free(place, count) {
+        match space.free_later(place, count) {
             Ok(()) => self.freed += u64::from(count),
             Err(fault) => self.failed(fault),
         }

@@ -37,8 +37,8 @@ pub struct Node {
     pub(crate) hashed: OnceLock<Arc<Hashed>>,
     /// Units of a directory before this offset have no room.
     pub(crate) room: AtomicU64,
-    /// The disk has older times.
-    pub(crate) times_changed: AtomicBool,
+    /// The buffer cache has an older inode: other times, or without blocks that the file was given since.
+    pub(crate) is_changed: AtomicBool,
     /// It has no name and no blocks any more: its inode is a free one.
     pub(crate) gone: AtomicBool,
 }
@@ -54,7 +54,7 @@ impl Node {
             found: AtomicU64::new(0),
             hashed: OnceLock::new(),
             room: AtomicU64::new(0),
-            times_changed: AtomicBool::new(false),
+            is_changed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }
@@ -275,7 +275,7 @@ impl VnodeOps for Node {
     }
 
     fn fsync(&self, _: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
-        self.volume.told(self.store_times())?;
+        self.volume.told(self.store_changed())?;
         // The inode shares its buffer; what else belongs to the file are its indirect blocks.
         self.volume.device.flush(wait)
     }
@@ -288,7 +288,18 @@ impl VnodeOps for Node {
         if self.gone.load(Ordering::Acquire) {
             self.volume.release(self.ino, self.vtype == VnodeType::Dir);
             self.volume.nameless.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            // If it fails, it was logged.
+            let _ = self.update();
         }
+    }
+
+    fn is_changed(&self) -> bool {
+        self.is_changed.load(Ordering::Acquire) && !self.gone.load(Ordering::Acquire)
+    }
+
+    fn update(&self) -> Result<(), Errno> {
+        self.volume.told(self.store_changed())
     }
 }
 

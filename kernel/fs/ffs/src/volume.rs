@@ -145,10 +145,9 @@ impl Volume {
             }
             return;
         }
-        let freed = self.allocator().and_then(|mut space| {
-            space.free_inode(ino, is_directory)?;
-            space.finish()
-        });
+        let freed = self
+            .allocator()
+            .and_then(|mut space| space.free_inode(ino, is_directory));
         // It was logged; the inode stays taken until a check.
         let _ = self.changed(freed);
     }
@@ -163,14 +162,14 @@ impl Volume {
         cut.cut(&mut space, inode, 0)?;
         if attributes.iter().any(|(address, _)| *address != 0) {
             // The inode that had them must not be on the disk any more, whatever else it had.
-            Inode::erase(sb, device, inode.ino, Wait::Stable)?;
+            Inode::erase(sb, device, inode.ino, Wait::Started)?;
         }
         for (address, bytes) in attributes {
             if address != 0 {
-                space.free(address as u64, bytes.div_ceil(sb.fsize))?;
+                space.free_later(address as u64, bytes.div_ceil(sb.fsize))?;
             }
         }
-        space.finish()
+        Ok(())
     }
 
     /// What the buffer cache has of these fragments is nothing any more.
@@ -295,7 +294,13 @@ impl Volume {
     /// What is free: counters in fragments, blocks, inodes.
     pub fn counts(&self) -> crate::superblock::Counts {
         let space = self.space.lock();
-        space.as_ref().map_or(self.sb.cstotal, |space| space.totals)
+        let Some(space) = space.as_ref() else {
+            return self.sb.cstotal;
+        };
+        // What is kept only until the disk knows that nobody has it any more is as good as free.
+        let mut totals = space.totals;
+        totals.free_fragments += space.held_fragments();
+        totals
     }
 
     /// An inode number that has just been taken: the generation that its next file gets.

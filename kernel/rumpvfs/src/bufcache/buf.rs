@@ -1,5 +1,6 @@
 //! Buffers, and a file system's way to them.
 
+use super::order::Before;
 use super::{BufCache, Found, Key, MAX_BUF, Settled, one};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
@@ -183,7 +184,18 @@ impl Devvp {
     /// # Errors
     /// As [`Devvp::bread`]. `ENOMEM`.
     pub fn getblk(&self, sector: u64, bytes: usize) -> Result<BufMut, Errno> {
-        let mut buf = self.take(sector, bytes, false, &[])?;
+        self.getblk_after(sector, bytes, &[])
+    }
+
+    /// The same, in the order of [`Devvp::bmodify_after`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn getblk_after(&self, sector: u64, bytes: usize, before: &[u64]) -> Result<BufMut, Errno> {
+        let mut buf = match self.holds.load(Ordering::Acquire) {
+            true => self.take(sector, bytes, false, &[])?,
+            false => self.take(sector, bytes, false, before)?,
+        };
         buf.fill(0);
         Ok(buf)
     }
@@ -196,6 +208,11 @@ impl Devvp {
         before: &[u64],
     ) -> Result<BufMut, Errno> {
         let place = self.place(sector, bytes)?;
+        let before = &Before {
+            dev: place.key.0,
+            unit: u64::from(self.device.info().sector_size) / SECTOR_SIZE as u64,
+            sectors: before,
+        };
         // For a buffer that is lent, or new. Taken before the buffer is: nobody shall wait for it in vain.
         let mut spare = None;
         loop {
@@ -219,7 +236,7 @@ impl Devvp {
                         _ => self.read(place.key, place.whole),
                     };
                     let state = self.cache.state.lock();
-                    let after = state.rank_after(place.key.0, before);
+                    let after = state.rank_after(before);
                     drop(state);
                     return match frame {
                         Ok(frame) => Ok(self.own(place, frame, (false, after))),
@@ -235,9 +252,9 @@ impl Devvp {
     }
 
     /// Takes the buffer at `place` if it is in the cache and not busy; `spare` is used if it is lent.
-    fn take_cached(&self, place: &Place, spare: &mut Option<Frame>, before: &[u64]) -> Taken {
+    fn take_cached(&self, place: &Place, spare: &mut Option<Frame>, before: &Before<'_>) -> Taken {
         let mut state = self.cache.state.lock();
-        let after = state.rank_after(place.key.0, before);
+        let after = state.rank_after(before);
         let Some(entry) = state.table.peek_mut(&place.key) else {
             return Taken::NoSpare;
         };
@@ -391,7 +408,9 @@ impl BufMut {
         };
         let device = self.devvp.device.clone();
         let cache = &self.devvp.cache;
-        cache.write(device, self.place.key, frame, self.place.whole)
+        let written = cache.write(device, self.place.key, frame, self.place.whole);
+        cache.written_alone(&self.devvp.device);
+        written
     }
 
     /// The same, with what has to be written before it. No buffer is busy meanwhile.

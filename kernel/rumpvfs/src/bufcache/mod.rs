@@ -26,7 +26,7 @@
 //! buffer one of at least `r + 1`. A buffer that is dirty already with a lower rank cannot be changed so: it is written
 //! first, with all that comes before it. What becomes dirty while buffers up to some rank are being written gets a
 //! higher one, so this ends. A buffer that could not be written holds nobody else back. Where writes are held for a
-//! transaction, that is what orders them.
+//! transaction, that is what orders them. A device that has a cache is told to empty it between two ranks.
 //!
 //! The ranks are in `order.rs`, with all that writes more than one buffer: neighbours of a rank go in one request.
 //!
@@ -74,6 +74,9 @@ const LEAST_HELD: usize = 48;
 /// Places beyond, for operations that need more than they said.
 const HELD_MARGIN: usize = 32;
 
+/// Devices whose caches are flushed no oftener than need be.
+const STABLE: usize = 8;
+
 /// Device and sector.
 type Key = (u64, u64);
 
@@ -106,6 +109,8 @@ struct State {
     top: u64,
     /// Flushes so far.
     flushes: u64,
+    /// By device with a cache of its own: ranks below this one, of buffers that were written, are stable.
+    stable: [(u64, u64); STABLE],
     /// Dirty buffers cannot be written before others are: looked for in vain since the last was.
     stuck: bool,
 }
@@ -222,6 +227,7 @@ impl BufCache {
                 base: 1,
                 top: 0,
                 flushes: 0,
+                stable: [(0, 0); STABLE],
                 stuck: false,
             }),
             capacity,

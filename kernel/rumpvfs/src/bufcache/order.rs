@@ -1,7 +1,7 @@
 //! Writing dirty buffers in the order of their ranks.
 
 use super::{BufCache, Entry, Key, Settled, State, take};
-use crate::specfs::BlockIo;
+use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,6 +16,14 @@ use rumpuser::{Errno, SECTOR_SIZE};
 const BATCH: usize = 64;
 /// Buffers in one request.
 const CLUSTER: usize = 16;
+
+/// The buffers of device `dev` that a change has to come after, each by any of its sectors; `unit` sectors are what the device
+/// reads and writes at once.
+pub(super) struct Before<'a> {
+    pub(super) dev: u64,
+    pub(super) unit: u64,
+    pub(super) sectors: &'a [u64],
+}
 
 /// A busy buffer on its way to the disk.
 struct Writing {
@@ -65,13 +73,16 @@ enum Next {
 }
 
 impl State {
-    /// The rank of a change that must come after the buffers of device `dev` at `before`.
-    pub(super) fn rank_after(&self, dev: u64, before: &[u64]) -> u64 {
-        let rank = |sector: &u64| match self.table.peek(&(dev, *sector)) {
-            Some(entry) if entry.dirty => entry.rank + 1,
-            _ => 0,
+    /// The rank of a change that must come after others.
+    pub(super) fn rank_after(&self, before: &Before<'_>) -> u64 {
+        let rank = |sector: &u64| {
+            let key = (before.dev, sector - sector % before.unit);
+            match self.table.peek(&key) {
+                Some(entry) if entry.dirty => entry.rank + 1,
+                _ => 0,
+            }
         };
-        before.iter().map(rank).max().unwrap_or(0)
+        before.sectors.iter().map(rank).max().unwrap_or(0)
     }
 
     /// The dirty buffers of device `dev` that come next, of ranks up to `most`, but for those to be `skipped`: the first by
@@ -124,6 +135,7 @@ impl BufCache {
         keys: &[Option<Key>; BATCH],
         (rank, flush): (u64, u64),
     ) {
+        self.settle_before(device, rank);
         let most_bytes = device.info().max_bytes;
         let mut keys = keys.iter().flatten().copied().peekable();
         while let Some(first) = keys.next() {
@@ -150,6 +162,42 @@ impl BufCache {
             }
             drop(state);
             self.start_cluster(device, cluster);
+        }
+    }
+
+    /// Sees to it that what was written of lower ranks is stable, before a device with a cache of its own gets something of rank
+    /// `rank`.
+    fn settle_before(&self, device: &Arc<dyn BlockIo>, rank: u64) {
+        if !device.info().volatile_cache {
+            return;
+        }
+        let known = |place: &&mut (u64, u64)| place.0 == device.dev();
+        let mut state = self.state.lock();
+        let place = state.stable.iter_mut().find(known);
+        let is_stable = place.is_some_and(|place| place.1 >= rank);
+        drop(state);
+        if is_stable {
+            return;
+        }
+        if let Err(errno) = specfs::flush(&**device) {
+            log::error!("{}: its cache could not be flushed: {errno}", device.name());
+            return;
+        }
+        let mut state = self.state.lock();
+        let free = |place: &(u64, u64)| place.0 == device.dev();
+        let at = state.stable.iter().position(free);
+        let at = at.or_else(|| state.stable.iter().position(|place| place.1 == 0));
+        if let Some(at) = at {
+            state.stable[at] = (device.dev(), rank);
+        }
+    }
+
+    /// Something was written to `device` out of its turn: what comes next has to wait until it is stable.
+    pub(super) fn written_alone(&self, device: &Arc<dyn BlockIo>) {
+        let dev = device.dev();
+        let mut state = self.state.lock();
+        if let Some(place) = state.stable.iter_mut().find(|place| place.0 == dev) {
+            *place = (0, 0);
         }
     }
 

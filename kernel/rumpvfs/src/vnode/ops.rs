@@ -222,6 +222,20 @@ pub trait VnodeOps: Any + Send + Sync {
         Ok(())
     }
 
+    /// Whether the buffer cache has older metadata of the file than the file system: then [`update`](VnodeOps::update) is called
+    /// before a sync, and the page daemon leaves the vnode alone. Asked at any time, from any thread.
+    fn is_changed(&self) -> bool {
+        false
+    }
+
+    /// Gives what is in memory of the file's metadata to the buffer cache (`VOP_UPDATE`).
+    ///
+    /// # Errors
+    /// `EIO` and the like.
+    fn update(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
     /// The last user is gone; not called on a mount that is only read. A file without a name left is truncated and freed here; answers
     /// whether the vnode should be forgotten at once instead of being cached; its pages are dropped then, and
     /// not written.
@@ -230,7 +244,8 @@ pub trait VnodeOps: Any + Send + Sync {
         false
     }
 
-    /// The vnode is about to be forgotten: nobody uses it and its pages are clean and gone.
+    /// The vnode is about to be forgotten: nobody uses it and its pages are clean and gone. What of it
+    /// [changed](VnodeOps::is_changed) is kept by this.
     fn reclaim(&self) {}
 }
 

@@ -168,7 +168,9 @@ impl VnodeCache {
             let Some(mut table) = self.table.try_lock() else {
                 break;
             };
-            let Some(idle) = find_idle(&mut table, |vnode| vnode.pages_are_clean()) else {
+            let Some(idle) = find_idle(&mut table, |vnode| {
+                vnode.pages_are_clean() && !vnode.ops().is_changed()
+            }) else {
                 break;
             };
             drop(table);

@@ -72,6 +72,9 @@ impl Allocator<'_> {
             }
             done = (done + sb.inopb).min(sb.ipg);
             self.group(index)?.set_initialised(sb, done);
+            self.store()?;
+            let cg = sb.byte_of(sb.cgtod(index)) / SECTOR_SIZE as u64;
+            device.write_through(cg, PIECE);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use rumpkern::kmem;
+use rumpkern::{kmem, uvm};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
 use zerocopy::byteorder::{ByteOrder, I32, I64};
@@ -58,6 +58,8 @@ pub struct Space {
     pub files_per_directory: u64,
     /// The group used last.
     pub group: Option<Group>,
+    /// Fragments that files have lost, but the disk may not know it yet: addresses and counts. It does not grow.
+    pub(super) held: Vec<(u64, u32)>,
     /// The superblock on the disk has other numbers (`fs_fmod`).
     changed: bool,
 }
@@ -100,6 +102,7 @@ impl Space {
             average_file: u64::from(average_file).max(1),
             files_per_directory: u64::from(files).max(1),
             group: None,
+            held: kmem::try_vec(most_held()).map_err(Fault::Refused)?,
             changed: false,
         })
     }
@@ -140,6 +143,20 @@ impl Space {
             group.free_fragments,
         );
         self.changed = true;
+    }
+
+    /// Keeps fragments until they can be freed; answers whether there is room for it.
+    pub(super) fn hold(&mut self, address: u64, count: u32) -> bool {
+        let has_room = self.held.len() < self.held.capacity();
+        if has_room {
+            self.held.push((address, count));
+        }
+        has_room
+    }
+
+    /// Fragments that are kept.
+    pub fn held_fragments(&self) -> u64 {
+        self.held.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
     /// Fragments free for all but the superuser; negative when the reserve is being used.
@@ -257,6 +274,11 @@ impl Space {
         raw.clean = clean.0;
         Ok(())
     }
+}
+
+/// Pieces of files that may be kept until they can be freed: of a small memory, little.
+fn most_held() -> usize {
+    (uvm::limit_pages() / 8).clamp(64, 4096)
 }
 
 /// The counters in a summary's entry; a negative one counts as none.

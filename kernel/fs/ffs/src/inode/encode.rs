@@ -5,7 +5,7 @@ use zerocopy::byteorder::{ByteOrder, I16, I32, I64, U16, U32, U64};
 use zerocopy::{BE, FromBytes, LE};
 
 use super::{Contents, Inode};
-use crate::corrupt::Fault;
+use crate::corrupt::{Corrupt, Fault};
 use crate::disk::{PIECE, read_in_block};
 use crate::order::Order;
 use crate::raw::{RawInode1, RawInode2};
@@ -20,14 +20,33 @@ impl Inode {
     /// Puts the inode into its buffer: `Stable` waits until the disk has it, `Started` leaves it to a
     /// later flush.
     pub fn store(&self, sb: &Superblock, device: &Devvp, wait: Wait) -> Result<(), Fault> {
-        edit(sb, device, self.ino, wait, |bytes| {
+        edit(sb, device, self.ino, (wait, &[]), |bytes| {
             self.encode(sb, bytes);
         })
     }
 
+    /// Puts the inode into its buffer, to be written later, and not before the buffers at the sectors `before` are.
+    pub fn store_after(
+        &self,
+        sb: &Superblock,
+        device: &Devvp,
+        before: &[u64],
+    ) -> Result<(), Fault> {
+        edit(sb, device, self.ino, (Wait::Started, before), |bytes| {
+            self.encode(sb, bytes);
+        })
+    }
+
+    /// The sector of the buffer that inode `ino` is in.
+    pub fn sector(sb: &Superblock, ino: u32) -> Result<u64, Corrupt> {
+        let place = sb.inode_place(ino)?;
+        let into = place.byte - place.byte % PIECE;
+        Ok((sb.byte_of(place.block) + into as u64) / SECTOR_SIZE as u64)
+    }
+
     /// Makes the inode on the disk a free one, which keeps its generation.
     pub fn erase(sb: &Superblock, device: &Devvp, ino: u32, wait: Wait) -> Result<(), Fault> {
-        edit(sb, device, ino, wait, |bytes| {
+        edit(sb, device, ino, (wait, &[]), |bytes| {
             Inode::clear(sb.format.is_ufs2(), bytes);
         })
     }
@@ -182,7 +201,7 @@ fn edit(
     sb: &Superblock,
     device: &Devvp,
     ino: u32,
-    wait: Wait,
+    (wait, before): (Wait, &[u64]),
     change: impl FnOnce(&mut [u8]),
 ) -> Result<(), Fault> {
     let place = sb.inode_place(ino)?;
@@ -190,7 +209,7 @@ fn edit(
     let at = sb.byte_of(place.block) + into as u64;
     let fault = |errno: Errno| Fault::Device { at, errno };
     let mut buf = device
-        .bmodify(at / SECTOR_SIZE as u64, PIECE)
+        .bmodify_after(at / SECTOR_SIZE as u64, PIECE, before)
         .map_err(fault)?;
     let size = sb.format.inode_size();
     let start = place.byte - into;
