@@ -74,17 +74,21 @@ pub fn register_drain(
     priority: u32,
     drain: Weak<dyn Drain>,
 ) -> Result<(), Errno> {
-    let room = DRAINS.lock().len() + 4;
-    let mut drains: Vec<Registered> = crate::kmem::try_vec(room)?;
-    let mut registered = DRAINS.lock();
-    registered.retain(|r| r.drain.strong_count() > 0);
-    if registered.len() == registered.capacity() {
-        if drains.capacity() <= registered.len() {
-            return Err(Errno::EAGAIN);
+    let mut registered = loop {
+        // Made outside of the lock; others may register meanwhile.
+        let room = DRAINS.lock().len() + 4;
+        let mut drains: Vec<Registered> = crate::kmem::try_vec(room)?;
+        let mut registered = DRAINS.lock();
+        registered.retain(|r| r.drain.strong_count() > 0);
+        if registered.len() < registered.capacity() {
+            break registered;
         }
-        drains.append(&mut registered);
-        core::mem::swap(&mut *registered, &mut drains);
-    }
+        if registered.len() < drains.capacity() {
+            drains.append(&mut registered);
+            core::mem::swap(&mut *registered, &mut drains);
+            break registered;
+        }
+    };
     let at = registered.partition_point(|r| r.priority <= priority);
     registered.insert(
         at,
