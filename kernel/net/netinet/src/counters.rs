@@ -52,7 +52,10 @@ pub(crate) fn register_protocols(
     )?;
     let budget = inet.net().budget().clone();
     counters.register("sockets", "sockets open", move || budget.sockets() as u64)?;
-    let of_inet: [Row<Inet>; 8] = [
+    let of_inet: [Row<Inet>; 9] = [
+        ("ip_forwarded_total", "packets handed on", |i| {
+            &i.ipstat.forward
+        }),
         ("ip_received_total", "packets received", |i| &i.ipstat.total),
         ("ip_bad_total", "packets with a bad header", |i| {
             &i.ipstat.bad

@@ -22,6 +22,8 @@ const ICMP_TIMXCEED: u8 = 11;
 const ICMP_PARAMPROB: u8 = 12;
 const ICMP_HDR_LEN: usize = 8;
 
+/// Code of [`ICMP_TIMXCEED`]: its time to live is over.
+const TIMXCEED_INTRANS: u8 = 0;
 /// Code of [`ICMP_TIMXCEED`]: fragments missing.
 const TIMXCEED_REASS: u8 = 1;
 
@@ -41,6 +43,12 @@ pub enum Unreach {
     Protocol,
     /// Nobody listens at its port.
     Port,
+    /// There is no route.
+    Net,
+    /// It is too large for the next link, whose MTU this is, and must not be fragmented.
+    NeedFragment(usize),
+    /// It asks for a route of its own.
+    SourceRoute,
 }
 
 /// Why a packet of ours did not arrive.
@@ -243,24 +251,47 @@ impl Inet {
         if data.pkthdr.flags.intersects(group) || self.is_broadcast(ifp, ip.src) {
             return;
         }
-        let code = match why {
-            Unreach::Protocol => 2,
-            Unreach::Port => 3,
+        let (code, next_mtu) = match why {
+            Unreach::Net => (0, 0),
+            Unreach::Protocol => (2, 0),
+            Unreach::Port => (3, 0),
+            Unreach::NeedFragment(mtu) => (4, u16::try_from(mtu).unwrap_or(u16::MAX)),
+            Unreach::SourceRoute => (5, 0),
         };
-        self.icmp_error(ICMP_UNREACH, code, ip, data);
+        let from = self.error_source(ifp, ip);
+        self.icmp_error((ICMP_UNREACH, code, next_mtu), from, ip, data);
+    }
+
+    /// Tells the sender of a packet that it has been under way for too long.
+    pub(crate) fn icmp_time_exceeded(&self, ifp: &Arc<Ifnet>, ip: &IpHeader, data: &Mbuf) {
+        let from = self.error_source(ifp, ip);
+        self.icmp_error((ICMP_TIMXCEED, TIMXCEED_INTRANS, 0), from, ip, data);
+    }
+
+    /// The address that an error about a packet comes from: that which the packet was sent to; a router's is that of the
+    /// interface by which the packet came (RFC 1812 §4.3.2.4).
+    fn error_source(&self, ifp: &Arc<Ifnet>, ip: &IpHeader) -> Option<Ipv4Addr> {
+        match self.is_local(ip.dst) {
+            true => Some(ip.dst),
+            false => ifp.find_address(|a| Some(a.addr)),
+        }
     }
 
     /// Tells the sender of a packet that its fragments did not all come in time.
     pub(crate) fn icmp_reassembly_timeout(&self, ip: &IpHeader, data: &Mbuf) {
-        self.icmp_error(ICMP_TIMXCEED, TIMXCEED_REASS, ip, data);
+        let from = Some(ip.dst).filter(|to| self.is_local(*to));
+        self.icmp_error((ICMP_TIMXCEED, TIMXCEED_REASS, 0), from, ip, data);
     }
 
-    /// Sends an error about a packet, but for those that must not cause any (RFC 1122 §3.2.2).
-    fn icmp_error(&self, kind: u8, code: u8, ip: &IpHeader, data: &Mbuf) {
-        let about_icmp = ip.proto == IpProto::ICMP;
+    /// Sends an error (type, code, MTU of the next link) about a packet, but for those that must not cause any (RFC 1122
+    /// §3.2.2).
+    fn icmp_error(&self, error: (u8, u8, u16), from: Option<Ipv4Addr>, ip: &IpHeader, data: &Mbuf) {
+        let Some(from) = from else { return };
+        // An echo may cause one, as traceroute(8) wants it; an error must not.
+        let kind = data.header::<1>(0).unwrap_or_default()[0];
+        let about_error = ip.proto == IpProto::ICMP && kind != ICMP_ECHO;
         let to_one = !ip.src.is_unspecified() && !ip.src.is_broadcast() && !ip.src.is_multicast();
-        let from_us = self.is_local(ip.dst);
-        if about_icmp || ip.fragment_offset != 0 || !to_one || !from_us {
+        if about_error || ip.fragment_offset != 0 || !to_one {
             return;
         }
         if !self.icmp.error_limit.allows(time::now()) {
@@ -268,12 +299,18 @@ impl Inet {
             return;
         }
         // For want of memory the error is lost, as it might be on the wire.
-        if self.icmp_send_error(kind, code, ip, data).is_ok() {
+        if self.icmp_send_error(error, from, ip, data).is_ok() {
             count(&self.icmp.errors_sent);
         }
     }
 
-    fn icmp_send_error(&self, kind: u8, code: u8, ip: &IpHeader, data: &Mbuf) -> Result<(), Errno> {
+    fn icmp_send_error(
+        &self,
+        (kind, code, next_mtu): (u8, u8, u16),
+        from: Ipv4Addr,
+        ip: &IpHeader,
+        data: &Mbuf,
+    ) -> Result<(), Errno> {
         let quoted = IpHeader {
             header_len: IP_HDR_LEN,
             total_len: IP_HDR_LEN + ip.payload_len(),
@@ -285,8 +322,9 @@ impl Inet {
         let mut rest = Mbuf::new();
         rest.prepend_slice(start)?;
         rest.prepend_slice(&quoted.encode())?;
-        rest.prepend_slice(&[0; 4])?;
-        self.icmp_send(rest, kind, code, ip.dst, ip.src, 0)
+        let [high, low] = next_mtu.to_be_bytes();
+        rest.prepend_slice(&[0, 0, high, low])?;
+        self.icmp_send(rest, kind, code, from, ip.src, 0)
     }
 }
 

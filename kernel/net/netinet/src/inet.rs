@@ -6,7 +6,7 @@ use crate::ip::{IpHeader, IpProto, IpStats, Reassembly};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicBool, AtomicU32};
 use core::time::Duration;
 use rumpkern::callout::Callout;
 use rumpkern::locks::{LockClass, Mutex, OnceLock, RwLock};
@@ -51,6 +51,7 @@ pub struct Inet {
     pub(crate) reassembly: Mutex<Reassembly>,
     pub(crate) ip_id: AtomicU32,
     pub(crate) ip_id_key: SipKey,
+    pub(crate) forwarding: AtomicBool,
     transports: RwLock<Vec<(IpProto, Arc<dyn Transport>)>>,
     timer: OnceLock<Callout>,
 }
@@ -89,6 +90,7 @@ impl Inet {
             reassembly: Mutex::with_class(Reassembly::new(), &IPREASS),
             ip_id: AtomicU32::new(random::u32()?),
             ip_id_key: SipKey::random()?,
+            forwarding: AtomicBool::new(false),
             transports: RwLock::new(Vec::new()),
             timer: OnceLock::new(),
         });

@@ -33,10 +33,7 @@ impl Inet {
         }
         let flags = m.pkthdr.flags;
         match self.meant_for(ip.dst, ifp, flags) {
-            Meant::Others => {
-                count(&self.ipstat.cant_forward);
-                return;
-            }
+            Meant::Others => return self.ip_forward(ifp, &ip, m),
             Meant::Everybody => m.pkthdr.flags |= MbufFlags::M_BCAST,
             // A link-layer broadcast of a unicast packet is dropped (RFC 1122 §3.3.6).
             Meant::Us if flags.intersects(MbufFlags::M_BCAST | MbufFlags::M_MCAST) => return,

@@ -1,5 +1,6 @@
-//! IPv4 (RFC 791, RFC 1122 §3): a host's half; nothing is forwarded.
+//! IPv4 (RFC 791, RFC 1122 §3); and a router's half, for a kernel that is told to be one (RFC 1812).
 
+mod forward;
 mod header;
 mod input;
 mod output;
@@ -18,7 +19,9 @@ pub struct IpStats {
     pub total: AtomicU64,
     /// Dropped for a bad header.
     pub bad: AtomicU64,
-    /// Dropped because they are for another host, or from an impossible one.
+    /// Handed on.
+    pub forward: AtomicU64,
+    /// Dropped because they are for another host and could not be handed on, or from an impossible one.
     pub cant_forward: AtomicU64,
     /// Fragments received.
     pub fragments: AtomicU64,

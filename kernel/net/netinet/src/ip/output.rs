@@ -160,8 +160,13 @@ impl Inet {
         self.output_fragments(&hop, header, m)
     }
 
-    /// Sends a packet that is too large in parts (RFC 791 §2.3).
-    fn output_fragments(&self, hop: &Hop, header: IpHeader, m: Mbuf) -> Result<(), Errno> {
+    /// Sends a packet that is too large in parts (RFC 791 §2.3); it may be one itself.
+    pub(super) fn output_fragments(
+        &self,
+        hop: &Hop,
+        header: IpHeader,
+        m: Mbuf,
+    ) -> Result<(), Errno> {
         let room = hop.ifp.mtu().saturating_sub(IP_HDR_LEN) & !7;
         if room == 0 {
             return Err(Errno::EMSGSIZE);
@@ -173,8 +178,8 @@ impl Inet {
             let mut part = m.copy_range(offset, len)?;
             let header = IpHeader {
                 total_len: IP_HDR_LEN + len,
-                more_fragments: offset + len < m.len(),
-                fragment_offset: offset,
+                more_fragments: offset + len < m.len() || header.more_fragments,
+                fragment_offset: header.fragment_offset + offset,
                 ..header
             };
             part.prepend_slice(&header.encode())?;
@@ -203,7 +208,12 @@ impl Inet {
     }
 
     /// Hands a packet with its IP header to the link.
-    fn link_output(&self, ifp: &Arc<Ifnet>, next: Ipv4Addr, m: Mbuf) -> Result<(), Errno> {
+    pub(super) fn link_output(
+        &self,
+        ifp: &Arc<Ifnet>,
+        next: Ipv4Addr,
+        m: Mbuf,
+    ) -> Result<(), Errno> {
         if ifp.link() == Link::Loopback {
             return ifp.transmit(m);
         }
