@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A universe, from inside: handed to the scenario, which is its first thread, on the machine `m0`.
+#[derive(Clone, Copy, Debug)]
 pub struct Universe {
     seed: u64,
 }

@@ -1,0 +1,229 @@
+//! The power goes, at any moment, and takes with it what the disk had not yet made stable: what was synced is there afterwards.
+
+mod volume;
+
+use rumpdev::disk::Disk;
+use rumpdev::md::MemoryDisk;
+use rumpfs_ffs::check::check;
+use rumpfs_ffs::check::repair::repair;
+use rumpuser_sim::bio::{PowerCut, Record};
+use rumpuser_sim::{Universe, sweep};
+use rumpvfs::vnode::Wait;
+use std::sync::{Arc, Mutex};
+use volume::history::{self, History};
+use volume::worker::{Expected, Worker};
+use volume::{Found, Image, System, Tree};
+
+/// Cut points of a universe.
+const CUTS: u64 = 25;
+
+/// What a scenario left behind.
+struct Recorded {
+    system: System,
+    record: Record,
+    histories: Vec<History>,
+    /// Before this moment the volume was being set up.
+    begun: usize,
+}
+
+/// Works on a fresh volume, mounted with `options`, and records it.
+fn work(universe: &Universe, options: &str) -> Recorded {
+    let mut stream = universe.stream("power");
+    let geometry = volume::draw(&mut stream, 3 << 20);
+    let threads = stream.between(1, 8);
+    let steps = stream.between(30, 160) / threads + 4;
+    let volatile_cache = stream.chance(2, 3);
+    let memory = [1 << 20, 8 << 20][stream.below(2) as usize];
+    universe.note(&format!(
+        "{threads} threads of {steps} steps, cache {volatile_cache}, {geometry:?}"
+    ));
+    let system = System::boot(universe, volume::make(geometry), volatile_cache, memory);
+    let mount = system.mount("ld0", options).expect("it can be mounted");
+    system
+        .vfs
+        .mkdir(&system.proc, b"/everybody", 0o777)
+        .expect("made");
+    let mut workers = Vec::new();
+    for number in 0..threads as usize {
+        let stream = universe.stream(&format!("worker {number}"));
+        let own = (&system.vfs, &system.proc);
+        workers.push(Worker::new(
+            own,
+            system.disk,
+            stream,
+            number,
+            60_000,
+            Expected::default(),
+        ));
+    }
+    system.vfs.sync(Wait::Stable).expect("synced");
+    system.disk.start_record();
+    let begun = system.disk.moment();
+    let finished = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = workers
+        .into_iter()
+        .map(|mut worker| {
+            let finished = finished.clone();
+            let run = move || {
+                worker.work(steps);
+                finished.lock().expect("nobody panicked").push(worker);
+            };
+            rump::thread::spawn("worker", run).expect("a thread")
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    let workers = std::mem::take(&mut *finished.lock().expect("nobody panicked"));
+    let histories = workers.into_iter().flat_map(Worker::histories).collect();
+    system.vfs.unmount(&mount).expect("it can be unmounted");
+    let record = system.disk.take_record().expect("it was started");
+    Recorded {
+        system,
+        record,
+        histories,
+        begun,
+    }
+}
+
+/// How strictly what is found is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// After a repair: a file may be in lost+found, and the names of what was not synced say nothing.
+    Repaired,
+    /// After the replay of a log: names too are as they were or as they became.
+    Replayed,
+}
+
+/// Judges a tree that was found after a cut at `moment`.
+fn judge(tree: &Tree, histories: &[History], moment: usize, rule: Rule) -> Result<(), String> {
+    for history in histories {
+        judge_one(tree, history, moment, rule).map_err(|what| {
+            let steps: Vec<String> = history
+                .steps
+                .iter()
+                .map(|step| format!("  {step:?}"))
+                .collect();
+            format!("file {}: {what}\n{}", history.id, steps.join("\n"))
+        })?;
+    }
+    if rule == Rule::Replayed {
+        for Found { path, bytes, .. } in tree {
+            if let Some(id) = history::identity(bytes)
+                && let Some((at, whose, offset)) = history::foreign(id, bytes)
+            {
+                return Err(format!(
+                    "{path}, file {id}: at {at} is what file {whose} had at {offset}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn judge_one(tree: &Tree, history: &History, moment: usize, rule: Rule) -> Result<(), String> {
+    let Some(promise) = history.promise(moment) else {
+        return Ok(());
+    };
+    if promise.may_be_gone {
+        // Its inode may be another's by now.
+        return Ok(());
+    }
+    let names: Vec<&Found> = tree
+        .iter()
+        .filter(|found| found.ino == history.ino)
+        .collect();
+    let Some(found) = names.first() else {
+        if rule == Rule::Repaired && promise.sure() == 0 {
+            // A file without a name is kept for what it holds.
+            return Ok(());
+        }
+        return Err(format!(
+            "it was synced and is gone; its names were {:?}",
+            promise.names
+        ));
+    };
+    promise.check_synced(history.id, &found.bytes)?;
+    if rule == Rule::Repaired {
+        return Ok(());
+    }
+    promise.check_rest(history.id, &found.bytes)?;
+    let paths: Vec<&String> = names.iter().map(|found| &found.path).collect();
+    match paths[..] {
+        [path] if promise.names.contains(path) => Ok(()),
+        _ => Err(format!(
+            "it is at {paths:?}, its names were {:?}",
+            promise.names
+        )),
+    }
+}
+
+/// Mounts `image` in the system's kernel, and gives all that it shows.
+fn look(system: &System, image: Vec<u8>, number: u32, options: &str) -> Tree {
+    let disk = Disk::new(number, MemoryDisk::new(image));
+    system.vfs.add_device(disk).expect("room for a disk");
+    let mount = system.mount(&format!("ld{number}"), options);
+    let mount = mount.unwrap_or_else(|errno| panic!("it cannot be mounted: {errno}"));
+    let mut tree = Tree::new();
+    system.tree("", &mut tree).expect("all of it can be read");
+    system.vfs.unmount(&mount).expect("it can be unmounted");
+    tree
+}
+
+/// Cuts at `moment`, repairs, looks.
+fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>, number: u32) {
+    let mut image = Image(recorded.record.cut(moment, how));
+    let repaired = repair(&mut image).expect("it can be repaired");
+    let left: Vec<String> = repaired
+        .left
+        .findings
+        .iter()
+        .map(|f| f.to_string())
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+    let again = check(&image).expect("it can be checked");
+    assert!(again.is_consistent());
+    let tree = look(&recorded.system, image.0, number, "ro");
+    if let Err(what) = judge(&tree, &recorded.histories, moment, Rule::Repaired) {
+        let found: Vec<String> = repaired.repaired.iter().map(|f| format!("  {f}")).collect();
+        let paths: Vec<String> = tree
+            .iter()
+            .map(|Found { path, ino, bytes }| {
+                let id = history::identity(bytes);
+                format!("  {path} inode {ino}, {} bytes of file {id:?}", bytes.len())
+            })
+            .collect();
+        panic!(
+            "the power went at moment {moment} of {}: {what}\nrepaired:\n{}\nthere is:\n{}",
+            recorded.record.len(),
+            found.join("\n"),
+            paths.join("\n")
+        );
+    }
+}
+
+fn cuts_without_a_log(universe: &Universe) {
+    let recorded = work(universe, "");
+    let mut stream = universe.stream("cuts");
+    let moments = (recorded.record.len() - recorded.begun) as u64;
+    for number in 0..CUTS as u32 {
+        let moment = recorded.begun + stream.below(moments + 1) as usize;
+        let how = match number % 4 {
+            0 => PowerCut::Prefix,
+            _ => PowerCut::Any(&mut stream),
+        };
+        universe.note(&format!("cut {number} at {moment}"));
+        cut_and_repair(&recorded, moment, how, number + 1);
+    }
+    recorded.system.shutdown();
+}
+
+#[test]
+fn what_was_synced_is_there_after_a_power_cut_and_a_repair() {
+    sweep!(
+        what_was_synced_is_there_after_a_power_cut_and_a_repair,
+        12,
+        cuts_without_a_log,
+        32 << 20
+    );
+}
