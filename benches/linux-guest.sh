@@ -2,7 +2,7 @@
 # The Linux guest that ours is measured against: Debian's cloud kernel, busybox and nginx in an initramfs, and an ext4 disk.
 # usage: linux-guest.sh FOLDER DATA PROGRAM
 # makes FOLDER/{vmlinuz,initrd.gz,disk.ext4}. DATA is a folder: what the disk holds and nginx serves. The guest
-# runs `PROGRAM rawread` on its disk, instead of serving, where its command line says "rawread".
+# runs `PROGRAM rawread` or `PROGRAM files` on its disk, instead of serving, where its command line says "rawread" or "workfiles".
 # Needs apt-get, cpio, mke2fs and nginx. The guest's address is 10.77.0.2/24.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
@@ -56,6 +56,7 @@ B=/bin/busybox
 \$B mount -t proc proc /proc; \$B mount -t sysfs s /sys; \$B mount -t devtmpfs d /dev
 for m in $modules; do [ -f /modules/\$m.ko ] && \$B insmod /modules/\$m.ko; done
 if \$B grep -q rawread /proc/cmdline; then /bin/rump-benches rawread /dev/vda; \$B poweroff -f; fi
+if \$B grep -q workfiles /proc/cmdline; then /bin/rump-benches files /dev/vda /data; \$B poweroff -f; fi
 \$B ip link set lo up; \$B ip addr add 10.77.0.2/24 dev eth0; \$B ip link set eth0 up
 \$B mount -t ext4 -o ro /dev/vda /data || \$B echo "no disk mounted"
 \$B grep -E 'MemFree|MemTotal' /proc/meminfo

@@ -28,12 +28,20 @@ pub enum Kind {
 }
 
 /// What a guest is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Serve the files on its disk.
     Serve,
     /// Read its disk, say how long that took, and end.
     ReadRaw,
+    /// Make, read and remove files on `disk`, say how long that took, and end. Of its memory our guest uses no more
+    /// than `memlimit`.
+    Files {
+        /// The disk.
+        disk: PathBuf,
+        /// As the kernel's command line has it.
+        memlimit: Option<&'static str>,
+    },
 }
 
 /// All that both guests need, made once.
@@ -42,6 +50,7 @@ pub struct Kit {
     folder: PathBuf,
     fileserver: PathBuf,
     rawread: PathBuf,
+    files: PathBuf,
     ffs: Disk,
     accel: &'static str,
 }
@@ -58,6 +67,7 @@ impl Kit {
         println!("building our guest …");
         let fileserver = image::image("fileserver");
         let rawread = image::image("rawread");
+        let files = image::image("files");
         let ffs = Disk::of(
             Format {
                 version: 2,
@@ -89,6 +99,7 @@ impl Kit {
             folder,
             fileserver,
             rawread,
+            files,
             ffs,
             accel,
         })
@@ -145,8 +156,15 @@ impl Kit {
                 let image = match job {
                     Job::Serve => &self.fileserver,
                     Job::ReadRaw => &self.rawread,
+                    Job::Files { .. } => &self.files,
                 };
-                let append = format!("ip={GUEST_ADDRESS}/24");
+                let append = match job {
+                    Job::Files {
+                        memlimit: Some(limit),
+                        ..
+                    } => format!("memlimit={limit}"),
+                    _ => format!("ip={GUEST_ADDRESS}/24"),
+                };
                 qemu.arg("-kernel").arg(image).args(["-append", &append]);
                 self.ffs.image.clone()
             }
@@ -154,6 +172,7 @@ impl Kit {
                 let words = match job {
                     Job::Serve => "",
                     Job::ReadRaw => "rawread",
+                    Job::Files { .. } => "workfiles",
                 };
                 let append = format!("console=ttyS0 quiet panic=-1 mitigations=off {words}");
                 qemu.arg("-kernel")
@@ -163,6 +182,10 @@ impl Kit {
                 qemu.args(["-append", &append]);
                 self.folder.join("disk.ext4")
             }
+        };
+        let disk = match job {
+            Job::Files { disk, .. } => disk,
+            Job::Serve | Job::ReadRaw => disk,
         };
         qemu.arg("-drive").arg(format!(
             "if=none,id=disk0,file={},format=raw,cache=none,aio=threads",

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench-guest` builds both, measures them in turn, and prints a table. Nothing here fails a build: numbers are for reading.
 
+mod files;
 mod guest;
 mod measure;
 mod rawread;
@@ -42,6 +43,14 @@ enum Inside {
         /// The disk
         device: PathBuf,
     },
+    /// What runs in the Linux guest: works on files, and prints how long each phase took
+    #[command(hide = true)]
+    Files {
+        /// The disk
+        device: PathBuf,
+        /// Where to mount it
+        folder: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,6 +63,8 @@ enum Group {
     Http,
     /// Reads straight from the disk
     Disk,
+    /// Small files, a large file and a tree: made, looked at, copied, removed
+    Files,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,8 +75,10 @@ enum Which {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Inside::Rawread { device }) = arguments.inside {
-        return rawread::run(&device);
+    match &arguments.inside {
+        Some(Inside::Rawread { device }) => return rawread::run(device),
+        Some(Inside::Files { device, folder }) => return files::run(device, folder),
+        None => {}
     }
     let wants = |group: Group| arguments.only.is_empty() || arguments.only.contains(&group);
     let kinds: &[Kind] = match arguments.guest {
@@ -142,12 +155,42 @@ fn main() -> Result<()> {
         })?;
         rows.extend(disk);
     }
+    let mut little = Vec::new();
+    if wants(Group::Files) {
+        let disks = files::Disks::make()?;
+        let mut measured = files::rows();
+        in_turns(kinds, arguments.runs, "files", |kind| {
+            let seconds = files::measure(&kit, &disks, kind, None)?;
+            measured
+                .iter_mut()
+                .zip(seconds)
+                .for_each(|(row, number)| add(row, kind, number));
+            Ok(())
+        })?;
+        little = files::rows();
+        for (row, plenty) in little.iter_mut().zip(&measured) {
+            row.theirs.clone_from(&plenty.theirs);
+        }
+        in_turns(&kinds[..1], arguments.runs, "files within 1 MiB", |_| {
+            let seconds = files::measure(&kit, &disks, Kind::Rump, Some("1M"))?;
+            little
+                .iter_mut()
+                .zip(seconds)
+                .for_each(|(row, number)| row.ours.push(number));
+            Ok(())
+        })?;
+        rows.extend(measured);
+    }
     println!(
         "\nQEMU with {}, q35, {} MiB unless it says otherwise, one processor.",
         kit.accel(),
         measure::PLENTY >> 10
     );
     report::print(&rows);
+    if !little.is_empty() {
+        println!("\nThe same, ours within memlimit=1M and the other with all its memory:");
+        report::print(&little);
+    }
     Ok(())
 }
 

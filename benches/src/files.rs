@@ -1,0 +1,287 @@
+//! Work on files: ten thousand small ones, a large one, a tree. What the Linux guest runs on its disk, and what measures both guests.
+//!
+//! Each phase that writes ends with a sync, so that both guests have put on the disk what they were given. *Cold* is after an unmount
+//! and a mount. Both disks are empty volumes of 512 MiB with 4 KiB to a small file: ext4 with its journal, and UFS2.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rump_tests::{scratch, setup};
+
+use crate::guest::{Job, Kind, Kit};
+use crate::measure::PLENTY;
+use crate::report::{Better, Row};
+
+/// The phases as both guests print them, and what a row calls them.
+pub const PHASES: [(&str, &str); 8] = [
+    ("create", "create 10,000 of 1 KiB, sync"),
+    ("stat-warm", "stat 10,000, warm"),
+    ("stat-cold", "stat 10,000, cold"),
+    ("delete", "delete 10,000, sync"),
+    ("write", "write 64 MiB, sync"),
+    ("read-warm", "read 64 MiB, warm"),
+    ("read-cold", "read 64 MiB, cold"),
+    ("copy", "copy 2,000 in 100, 20 MiB, sync"),
+];
+
+const SMALL_FILES: u32 = 10_000;
+const SMALL: usize = 1024;
+const LARGE: usize = 64 << 20;
+const PIECE: usize = 64 << 10;
+const DIRECTORIES: u32 = 100;
+const FILES_EACH: u32 = 20;
+
+/// How long a guest may take for all of it.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The rows of the table, and those of our guest with little memory beside itself with plenty.
+pub fn rows() -> Vec<Row> {
+    let row = |(_, name)| Row::new(name, "s", Better::Less, Some(1.0));
+    PHASES.into_iter().map(row).collect()
+}
+
+/// The empty disks, which every run gets a copy of.
+pub struct Disks {
+    folder: PathBuf,
+}
+
+impl Disks {
+    /// Makes both.
+    pub fn make() -> Result<Self> {
+        setup::need(&["makefs", "mke2fs"]);
+        let folder = scratch("benches/files");
+        let empty = folder.join("empty");
+        fs::create_dir_all(&empty)?;
+        let path = format!(
+            "{}:/usr/sbin:/sbin",
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let geometry = "version=2,bsize=32768,fsize=4096,density=16384";
+        let done = Command::new("makefs")
+            .env("PATH", &path)
+            .args(["-t", "ffs", "-B", "le", "-s", "512m", "-o", geometry])
+            .arg(folder.join("empty.ffs"))
+            .arg(&empty)
+            .output()?;
+        ensure!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let image = folder.join("empty.ext4");
+        let _ = fs::remove_file(&image);
+        // What mke2fs would leave for the guest to do later.
+        let all_now = "lazy_itable_init=0,lazy_journal_init=0";
+        let done = Command::new("mke2fs")
+            .env("PATH", &path)
+            .args(["-q", "-t", "ext4", "-E", all_now])
+            .args([image.as_os_str(), "512M".as_ref()])
+            .output()?;
+        ensure!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        Ok(Self { folder })
+    }
+
+    /// A new empty disk for a guest.
+    fn fresh(&self, kind: Kind) -> Result<PathBuf> {
+        let from = match kind {
+            Kind::Rump => "empty.ffs",
+            Kind::Linux => "empty.ext4",
+        };
+        let disk = self.folder.join("disk");
+        fs::copy(self.folder.join(from), &disk)?;
+        Ok(disk)
+    }
+}
+
+/// Seconds of each phase, in the order of [`PHASES`]. `memlimit`: the most memory that our guest may use, of what there is.
+pub fn measure(
+    kit: &Kit,
+    disks: &Disks,
+    kind: Kind,
+    memlimit: Option<&'static str>,
+) -> Result<Vec<f64>> {
+    let disk = disks.fresh(kind)?;
+    let mut guest = kit.start(kind, PLENTY, Job::Files { disk, memlimit })?;
+    guest.wait(LIMIT)?;
+    let console = guest.console();
+    let of = |phase: &str| -> Result<f64> {
+        let found = console
+            .lines()
+            .find_map(|line| line.split_once(&format!("phase {phase} ")));
+        let (_, nanoseconds) =
+            found.with_context(|| format!("no {phase:?} on the console:\n{console}"))?;
+        Ok(nanoseconds.trim().parse::<f64>()? / 1e9)
+    };
+    PHASES.iter().map(|(phase, _)| of(phase)).collect()
+}
+
+/// The work on `device`, mounted on `folder`, as the Linux guest does it.
+pub fn run(device: &Path, folder: &Path) -> Result<()> {
+    let work = Work {
+        device: CString::new(device.to_str().context("a name")?)?,
+        target: CString::new(folder.to_str().context("a name")?)?,
+        folder: folder.to_owned(),
+    };
+    work.mount()?;
+    work.small()?;
+    work.large()?;
+    work.tree()
+}
+
+struct Work {
+    device: CString,
+    target: CString,
+    folder: PathBuf,
+}
+
+fn phase(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    work()?;
+    println!("phase {name} {}", start.elapsed().as_nanos());
+    Ok(())
+}
+
+fn sync() {
+    // SAFETY: it takes nothing and always succeeds.
+    unsafe { libc::sync() };
+}
+
+impl Work {
+    fn mount(&self) -> Result<()> {
+        // SAFETY: strings that end with a NUL, and no data.
+        let done = unsafe {
+            libc::mount(
+                self.device.as_ptr(),
+                self.target.as_ptr(),
+                c"ext4".as_ptr(),
+                0,
+                std::ptr::null(),
+            )
+        };
+        ensure!(done == 0, "mount: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Forgets all that is cached.
+    fn remount(&self) -> Result<()> {
+        // SAFETY: a string that ends with a NUL.
+        let done = unsafe { libc::umount(self.target.as_ptr()) };
+        ensure!(done == 0, "umount: {}", std::io::Error::last_os_error());
+        self.mount()
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    fn small(&self) -> Result<()> {
+        fs::create_dir(self.at("small"))?;
+        let bytes = [b'x'; SMALL];
+        let name = |n: u32| self.at(&format!("small/file{n}"));
+        phase("create", || {
+            for n in 0..SMALL_FILES {
+                File::create(name(n))?.write_all(&bytes)?;
+            }
+            sync();
+            Ok(())
+        })?;
+        let stat_all = || {
+            for n in 0..SMALL_FILES {
+                ensure!(fs::metadata(name(n))?.len() == SMALL as u64);
+            }
+            Ok(())
+        };
+        phase("stat-warm", stat_all)?;
+        self.remount()?;
+        phase("stat-cold", stat_all)?;
+        phase("delete", || {
+            for n in 0..SMALL_FILES {
+                fs::remove_file(name(n))?;
+            }
+            sync();
+            Ok(())
+        })
+    }
+
+    fn large(&self) -> Result<()> {
+        let mut piece = vec![b'y'; PIECE];
+        phase("write", || {
+            let mut file = File::create(self.at("large"))?;
+            for _ in 0..LARGE / PIECE {
+                file.write_all(&piece)?;
+            }
+            drop(file);
+            sync();
+            Ok(())
+        })?;
+        let mut read_all = || {
+            let mut file = File::open(self.at("large"))?;
+            let mut total = 0;
+            loop {
+                match file.read(&mut piece)? {
+                    0 => break,
+                    count => total += count,
+                }
+            }
+            ensure!(total == LARGE);
+            Ok(())
+        };
+        phase("read-warm", &mut read_all)?;
+        self.remount()?;
+        phase("read-cold", &mut read_all)
+    }
+
+    fn tree(&self) -> Result<()> {
+        let bytes = vec![b'z'; 20 << 10];
+        fs::create_dir(self.at("tree"))?;
+        for directory in 0..DIRECTORIES {
+            let directory = self.at(&format!("tree/directory{directory}"));
+            fs::create_dir(&directory)?;
+            for n in 0..FILES_EACH {
+                let size = 1 + (n * 7919 % (20 << 10)) as usize;
+                File::create(directory.join(format!("file{n}")))?.write_all(&bytes[..size])?;
+            }
+        }
+        sync();
+        self.remount()?;
+        phase("copy", || {
+            fs::create_dir(self.at("copy"))?;
+            for directory in names(&self.at("tree"))? {
+                fs::create_dir(self.at("copy").join(&directory))?;
+                for name in names(&self.at("tree").join(&directory))? {
+                    let path = Path::new(&directory).join(name);
+                    copy(&self.at("tree").join(&path), &self.at("copy").join(&path))?;
+                }
+            }
+            sync();
+            Ok(())
+        })
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>> {
+    let entries = fs::read_dir(directory)?;
+    Ok(entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<Result<_, _>>()?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let (mut source, mut target) = (File::open(from)?, File::create(to)?);
+    let mut piece = vec![0; PIECE];
+    loop {
+        match source.read(&mut piece)? {
+            0 => return Ok(()),
+            count => target.write_all(&piece[..count])?,
+        }
+    }
+}
