@@ -46,6 +46,23 @@ fn times_are_kept_to_the_nanosecond_also_before_1970() {
 }
 
 #[test]
+fn a_time_that_ufs1_cannot_hold_is_the_nearest_that_it_can_at_once_and_later() {
+    for (version, wanted) in [(1, i64::from(i32::MAX)), (2, 4_102_444_800)] {
+        let Some(mut mounted) = Mounted::new(version, 16, "rw") else {
+            return;
+        };
+        shell(&mounted.dir(), "touch -d @4102444800 file");
+        for _ in 0..2 {
+            let file = fs::metadata(mounted.path("file")).expect("a file");
+            assert_eq!((file.mtime(), file.atime()), (wanted, wanted));
+            mounted.unmount();
+            mounted.mount("rw");
+        }
+        mounted.end();
+    }
+}
+
+#[test]
 fn a_rename_replaces_or_does_not_as_it_is_told_and_exchanges_nothing() {
     let Some(mounted) = Mounted::new(2, 16, "rw") else {
         return;

@@ -161,8 +161,8 @@ impl Node {
         inode.permissions = new.mode.map_or(inode.permissions, |mode| mode & 0o7777);
         inode.uid = new.uid.unwrap_or(inode.uid);
         inode.gid = new.gid.unwrap_or(inode.gid);
-        inode.atime = new.atime.unwrap_or(inode.atime);
-        inode.mtime = new.mtime.unwrap_or(inode.mtime);
+        inode.atime = new.atime.map_or(inode.atime, |time| sb.format.time(time));
+        inode.mtime = new.mtime.map_or(inode.mtime, |time| sb.format.time(time));
         inode.flags = new.flags.unwrap_or(inode.flags);
         if inode.birthtime.is_some() {
             inode.birthtime = new.birthtime.or(inode.birthtime);

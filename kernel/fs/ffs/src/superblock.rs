@@ -9,7 +9,7 @@
 //! (1.73), ffs_vfsops.c (`ffs_superblock_validate`, `ffs_oldfscompat_read`).
 
 use bitflags::bitflags;
-use rumpuser::Errno;
+use rumpuser::{Errno, WallTime};
 use zerocopy::byteorder::ByteOrder;
 use zerocopy::{BE, FromBytes, LE};
 
@@ -54,6 +54,15 @@ impl Format {
             raw::FS_UFS2_MAGIC => Some(Format::Ufs2),
             raw::FS_UFS2EA_MAGIC => Some(Format::Ufs2Ea),
             _ => None,
+        }
+    }
+
+    /// The nearest time that an inode can hold: in UFS1 seconds have 32 bits.
+    pub fn time(self, time: WallTime) -> WallTime {
+        let seconds = time.seconds.clamp(i32::MIN.into(), i32::MAX.into());
+        match self.is_ufs2() || seconds == time.seconds {
+            true => time,
+            false => WallTime { seconds, nanos: 0 },
         }
     }
 

@@ -1,6 +1,6 @@
 //! Writing inodes back: into the buffer that they share with their neighbours.
 
-use rumpuser::{Errno, SECTOR_SIZE};
+use rumpuser::{Errno, SECTOR_SIZE, WallTime};
 use zerocopy::byteorder::{ByteOrder, I16, I32, I64, U16, U32, U64};
 use zerocopy::{BE, FromBytes, LE};
 
@@ -12,6 +12,11 @@ use crate::raw::{RawInode1, RawInode2};
 use crate::superblock::{Format, Superblock};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vnode::Wait;
+
+/// The seconds that UFS1 has for a time: 32 bits, so that the last is in 2038.
+fn seconds_of_ufs1(time: WallTime) -> i32 {
+    time.seconds.clamp(i32::MIN.into(), i32::MAX.into()) as i32
+}
 
 /// What the attribute area of an inode holds, as far as freeing it goes.
 pub(crate) type Attributes = [(i64, u32); 2];
@@ -94,11 +99,11 @@ impl Inode {
         raw.mode = U16::new(self.mode());
         raw.nlink = I16::new(self.nlink as i16);
         raw.size = U64::new(self.size);
-        raw.atime = I32::new(self.atime.seconds as i32);
+        raw.atime = I32::new(seconds_of_ufs1(self.atime));
         raw.atimensec = I32::new(self.atime.nanos as i32);
-        raw.mtime = I32::new(self.mtime.seconds as i32);
+        raw.mtime = I32::new(seconds_of_ufs1(self.mtime));
         raw.mtimensec = I32::new(self.mtime.nanos as i32);
-        raw.ctime = I32::new(self.ctime.seconds as i32);
+        raw.ctime = I32::new(seconds_of_ufs1(self.ctime));
         raw.ctimensec = I32::new(self.ctime.nanos as i32);
         raw.flags = U32::new(self.flags);
         raw.blocks = U32::new(self.blocks as u32);
