@@ -3,7 +3,6 @@
 //! Each phase that writes ends with a sync, so that both guests have put on the disk what they were given. *Cold* is after an unmount
 //! and a mount. Both disks are empty volumes of 512 MiB with 4 KiB to a small file: ext4 with its journal, and UFS2.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rump_tests::{scratch, setup};
+use rustix::fs::sync;
+use rustix::mount::{self, MountFlags, UnmountFlags};
 
 use crate::guest::{Job, Kind, Kit};
 use crate::measure::PLENTY;
@@ -127,8 +128,7 @@ pub fn measure(
 /// The work on `device`, mounted on `folder`, as the Linux guest does it.
 pub fn run(device: &Path, folder: &Path) -> Result<()> {
     let work = Work {
-        device: CString::new(device.to_str().context("a name")?)?,
-        target: CString::new(folder.to_str().context("a name")?)?,
+        device: device.to_owned(),
         folder: folder.to_owned(),
     };
     work.mount()?;
@@ -138,8 +138,7 @@ pub fn run(device: &Path, folder: &Path) -> Result<()> {
 }
 
 struct Work {
-    device: CString,
-    target: CString,
+    device: PathBuf,
     folder: PathBuf,
 }
 
@@ -150,32 +149,21 @@ fn phase(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-fn sync() {
-    // SAFETY: it takes nothing and always succeeds.
-    unsafe { libc::sync() };
-}
-
 impl Work {
     fn mount(&self) -> Result<()> {
-        // SAFETY: strings that end with a NUL, and no data.
-        let done = unsafe {
-            libc::mount(
-                self.device.as_ptr(),
-                self.target.as_ptr(),
-                c"ext4".as_ptr(),
-                0,
-                std::ptr::null(),
-            )
-        };
-        ensure!(done == 0, "mount: {}", std::io::Error::last_os_error());
-        Ok(())
+        let flags = MountFlags::empty();
+        Ok(mount::mount(
+            &self.device,
+            &self.folder,
+            "ext4",
+            flags,
+            None,
+        )?)
     }
 
     /// Forgets all that is cached.
     fn remount(&self) -> Result<()> {
-        // SAFETY: a string that ends with a NUL.
-        let done = unsafe { libc::umount(self.target.as_ptr()) };
-        ensure!(done == 0, "umount: {}", std::io::Error::last_os_error());
+        mount::unmount(&self.folder, UnmountFlags::empty())?;
         self.mount()
     }
 
