@@ -82,7 +82,6 @@ impl Sweep {
                 "a universe is a process, and a process has one"
             );
             self.be_a_universe(seed.parse().expect("a seed"), scenario);
-            return Total::default();
         }
         match std::env::var(SEED) {
             Ok(seed) => {
@@ -104,7 +103,7 @@ impl Sweep {
         }
     }
 
-    fn be_a_universe(&self, seed: u64, scenario: impl FnOnce(&Universe) + 'static) {
+    fn be_a_universe(&self, seed: u64, scenario: impl FnOnce(&Universe) + 'static) -> ! {
         fail_at_once();
         let trace = std::env::var_os(TRACE).map(PathBuf::from);
         let Summary {
@@ -116,6 +115,8 @@ impl Sweep {
         let nanos = elapsed.as_nanos();
         // A line of its own, whatever libtest has begun.
         println!("\n{ENDED} {trace:016x} {events} {slices} {nanos}");
+        // What the test would do afterwards is the first process's to do.
+        std::process::exit(0)
     }
 
     /// Runs the universe of `seed` in a process.

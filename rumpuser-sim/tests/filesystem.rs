@@ -217,3 +217,49 @@ fn is_fatal(finding: &Finding) -> bool {
 fn mixed_work_in_all_sorts_of_trouble() {
     sweep!(mixed_work_in_all_sorts_of_trouble, 200, mixed_work);
 }
+
+/// Bits change under way, and sectors break for good. What calls answer is theirs to say; that they answer is looked at, and that the
+/// kernel goes on.
+fn rotten_disk(universe: &Universe) {
+    let mut stream = universe.stream("rot");
+    let options = volume::draw(&mut stream, 3 << 20);
+    let system = System::boot(universe, volume::make(options), false, 2 << 20);
+    let mount = system.mount("ld0", "").expect("it can be mounted");
+    for directory in ["/everybody", "/everybody/a", "/everybody/a/b"] {
+        system
+            .vfs
+            .mkdir(&system.proc, directory.as_bytes(), 0o777)
+            .expect("made");
+    }
+    let faults = DiskFaults {
+        read_rot: stream.between(5000, 100_000),
+        permanent: stream.below(10_000),
+        write_error: stream.below(10_000),
+        ..DiskFaults::NONE
+    };
+    universe.note(&format!("{faults:?}, {options:?}"));
+    system.disk.set_faults(faults);
+    let threads: Vec<_> = (0..stream.between(1, 5))
+        .map(|number| {
+            let (vfs, proc) = (system.vfs.clone(), system.proc.clone());
+            let stream = universe.stream(&format!("vandal {number}"));
+            let run = move || volume::worker::do_anything(&vfs, &proc, stream, 60);
+            rump::thread::spawn("vandal", run).expect("a thread")
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    universe.sleep(Duration::from_secs(60));
+    let _ = system.vfs.unmount(&mount);
+    system.disk.set_faults(DiskFaults::NONE);
+    // What was spoiled on its way back to the disk may be beyond repair; it is said, not stumbled over.
+    let mut image = Image(system.disk.contents());
+    let _ = repair(&mut image);
+    system.shutdown();
+}
+
+#[test]
+fn a_rotten_disk_gets_answers_and_no_panic() {
+    sweep!(a_rotten_disk_gets_answers_and_no_panic, 100, rotten_disk);
+}

@@ -24,7 +24,12 @@ struct Recorded {
     histories: Vec<History>,
     /// Before this moment the volume was being set up.
     begun: usize,
+    /// Where the disk after a cut is looked at.
+    after: Arc<MemoryDisk>,
 }
+
+/// Its name.
+const AFTER: &str = "ld1";
 
 /// Works on a fresh volume, mounted with `options`, and records it.
 fn work(universe: &Universe, options: &str) -> Recorded {
@@ -78,7 +83,13 @@ fn work(universe: &Universe, options: &str) -> Recorded {
     let histories = workers.into_iter().flat_map(Worker::histories).collect();
     system.vfs.unmount(&mount).expect("it can be unmounted");
     let record = system.disk.take_record().expect("it was started");
+    let after = MemoryDisk::new(system.disk.contents());
+    system
+        .vfs
+        .add_device(Disk::new(1, after.clone()))
+        .expect("room for a disk");
     Recorded {
+        after,
         system,
         record,
         histories,
@@ -159,10 +170,12 @@ fn judge_one(tree: &Tree, history: &History, moment: usize, rule: Rule) -> Resul
 }
 
 /// Mounts `image` in the system's kernel, and gives all that it shows.
-fn look(system: &System, image: Vec<u8>, number: u32, options: &str) -> Tree {
-    let disk = Disk::new(number, MemoryDisk::new(image));
-    system.vfs.add_device(disk).expect("room for a disk");
-    let mount = system.mount(&format!("ld{number}"), options);
+fn look(recorded: &Recorded, image: &[u8], options: &str) -> Tree {
+    recorded
+        .after
+        .with_bytes(|bytes| bytes.copy_from_slice(image));
+    let system = &recorded.system;
+    let mount = system.mount(AFTER, options);
     let mount = mount.unwrap_or_else(|errno| panic!("it cannot be mounted: {errno}"));
     let mut tree = Tree::new();
     system.tree("", &mut tree).expect("all of it can be read");
@@ -171,7 +184,7 @@ fn look(system: &System, image: Vec<u8>, number: u32, options: &str) -> Tree {
 }
 
 /// Cuts at `moment`, repairs, looks.
-fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>, number: u32) {
+fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>) {
     let mut image = Image(recorded.record.cut(moment, how));
     let repaired = repair(&mut image).expect("it can be repaired");
     let left: Vec<String> = repaired
@@ -183,7 +196,7 @@ fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>, number:
     assert!(left.is_empty(), "{left:#?}");
     let again = check(&image).expect("it can be checked");
     assert!(again.is_consistent());
-    let tree = look(&recorded.system, image.0, number, "ro");
+    let tree = look(recorded, &image.0, "ro");
     if let Err(what) = judge(&tree, &recorded.histories, moment, Rule::Repaired) {
         let found: Vec<String> = repaired.repaired.iter().map(|f| format!("  {f}")).collect();
         let paths: Vec<String> = tree
@@ -206,14 +219,14 @@ fn cuts_without_a_log(universe: &Universe) {
     let recorded = work(universe, "");
     let mut stream = universe.stream("cuts");
     let moments = (recorded.record.len() - recorded.begun) as u64;
-    for number in 0..CUTS as u32 {
+    for number in 0..CUTS {
         let moment = recorded.begun + stream.below(moments + 1) as usize;
         let how = match number % 4 {
             0 => PowerCut::Prefix,
             _ => PowerCut::Any(&mut stream),
         };
         universe.note(&format!("cut {number} at {moment}"));
-        cut_and_repair(&recorded, moment, how, number + 1);
+        cut_and_repair(&recorded, moment, how);
     }
     recorded.system.shutdown();
 }
@@ -225,5 +238,25 @@ fn what_was_synced_is_there_after_a_power_cut_and_a_repair() {
         12,
         cuts_without_a_log,
         32 << 20
+    );
+}
+
+/// Cuts at every moment of a scenario.
+fn every_prefix(universe: &Universe) {
+    let recorded = work(universe, "");
+    let moments = recorded.begun..=recorded.record.len();
+    for moment in moments.clone() {
+        cut_and_repair(&recorded, moment, PowerCut::Prefix);
+    }
+    universe.note(&format!("{moments:?}"));
+    recorded.system.shutdown();
+}
+
+#[test]
+fn every_prefix_of_what_was_written_has_what_was_synced() {
+    sweep!(
+        every_prefix_of_what_was_written_has_what_was_synced,
+        1,
+        every_prefix
     );
 }

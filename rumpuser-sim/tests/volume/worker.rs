@@ -450,3 +450,29 @@ impl Worker {
         }
     }
 }
+
+/// Does `steps` random things of all sorts below `/everybody`, whatever comes of them.
+pub fn do_anything(vfs: &Vfs, proc: &Proc, mut stream: Stream, steps: u64) {
+    for _ in 0..steps {
+        let mut path = || {
+            let directory = ["", "/a", "/a/b", "/n0", "/n1"][stream.below(5) as usize];
+            format!("/everybody{directory}/n{}", stream.below(8))
+        };
+        let (one, two) = (path(), path());
+        let (from, to) = (one.as_bytes(), two.as_bytes());
+        let mut bytes = vec![3; 1 + stream.below(30_000) as usize];
+        let open = |flags| vfs.open(proc, from, flags, 0o666);
+        let _ = match stream.below(12) {
+            0..3 => open(OLD | OpenFlags::CREAT)
+                .and_then(|file| file.write_at(bytes.len() as u64 / 2, &bytes).map(drop)),
+            3 | 4 => open(OpenFlags::READ).and_then(|file| file.read_at(0, &mut bytes).map(drop)),
+            5 => vfs.mkdir(proc, from, 0o777),
+            6 => vfs.rename(proc, from, to),
+            7 => vfs.link(proc, from, to),
+            8 => vfs.rmdir(proc, from),
+            9 => vfs.truncate(proc, from, bytes.len() as u64),
+            10 => open(OLD).and_then(|file| syscalls::fsync(&file)),
+            _ => vfs.unlink(proc, from),
+        };
+    }
+}
