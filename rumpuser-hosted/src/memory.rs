@@ -5,6 +5,9 @@ use rumpuser::{Errno, PAGE_SIZE, Region};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use std::ptr::NonNull;
 
+/// What is committed page by page; the rest of a region may be committed in larger pieces (transparent huge pages).
+const SMALL: usize = 8 << 20;
+
 /// The region. Never unmapped: kernels and their pages live as long as the process.
 pub(crate) struct Arena {
     region: [Region; 1],
@@ -24,7 +27,15 @@ impl Arena {
             )
         }
         .map_err(from_rustix)?;
-        let base = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
+        let base: NonNull<u8> = NonNull::new(base.cast()).ok_or(Errno::ENOMEM)?;
+        if length > SMALL {
+            // Memory is taken into use from the low end on: a kernel that keeps little commits little, and one that fills its caches
+            // is not stopped at every page of them. An error means that pages stay small, which is allowed.
+            // SAFETY: both lie within the mapping, which is nobody's yet.
+            let rest = unsafe { base.add(SMALL) };
+            // SAFETY: this changes how the mapping is backed, not what it holds.
+            let _ = unsafe { madvise(rest.as_ptr().cast(), length - SMALL, Advice::LinuxHugepage) };
+        }
         Ok(Arena {
             region: [Region { base, pages }],
         })
