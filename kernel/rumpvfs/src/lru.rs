@@ -1,7 +1,8 @@
 //! A map of fixed capacity that knows which entry was used least recently.
 //!
 //! All its memory is taken when it is made: it is changed under locks that the page daemon and I/O
-//! completions take, where nothing may wait for memory.
+//! completions take, where nothing may wait for memory. It is touched as entries come: where memory is committed
+//! lazily, capacity that nobody uses costs address space alone.
 
 use crate::hash::Seed;
 use alloc::vec::Vec;
@@ -22,7 +23,9 @@ struct Node<K, V> {
 pub(crate) struct LruMap<K, V> {
     seed: Seed,
     table: HashTable<u32>,
+    /// Has room for `capacity`; those that never were in use are not there yet.
     nodes: Vec<Node<K, V>>,
+    capacity: usize,
     free: u32,
     oldest: u32,
     newest: u32,
@@ -36,18 +39,6 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
         nodes
             .try_reserve_exact(capacity)
             .map_err(|_| Errno::ENOMEM)?;
-        for at in 0..capacity as u32 {
-            let next = if at + 1 < capacity as u32 {
-                at + 1
-            } else {
-                NONE
-            };
-            nodes.push(Node {
-                entry: None,
-                older: NONE,
-                newer: next,
-            });
-        }
         let mut table = HashTable::new();
         table
             .try_reserve(capacity, |_| 0)
@@ -56,7 +47,8 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
             seed,
             table,
             nodes,
-            free: 0,
+            capacity,
+            free: NONE,
             oldest: NONE,
             newest: NONE,
         })
@@ -69,7 +61,26 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
 
     /// How many there can be.
     pub(crate) fn capacity(&self) -> usize {
-        self.nodes.len()
+        self.capacity
+    }
+
+    /// A node that is free.
+    fn take_node(&mut self) -> Option<u32> {
+        if let Some(node) = self.nodes.get(self.free as usize) {
+            let at = self.free;
+            self.free = node.newer;
+            return Some(at);
+        }
+        if self.nodes.len() == self.capacity {
+            return None;
+        }
+        // The room was reserved: this takes no memory.
+        self.nodes.push(Node {
+            entry: None,
+            older: NONE,
+            newer: NONE,
+        });
+        Some(self.nodes.len() as u32 - 1)
     }
 
     fn find(&self, key: &K) -> Option<u32> {
@@ -113,11 +124,9 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
 
     /// Inserts an entry for a key that has none. Gives it back if the map is full.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Result<(), V> {
-        let at = self.free;
-        if at == NONE {
+        let Some(at) = self.take_node() else {
             return Err(value);
-        }
-        self.free = self.nodes[at as usize].newer;
+        };
         self.nodes[at as usize].entry = Some((key, value));
         self.link_newest(at);
         let (nodes, seed) = (&self.nodes, &self.seed);

@@ -1,7 +1,9 @@
 //! Name cache: what a name in a directory stands for, or that it stands for nothing.
 //!
-//! A set-associative table of fixed size: nothing is allocated after it is made, and forgetting is
-//! free. Directories are known by the id of their vnode, which is never used again; so the names
+//! A set-associative table: nothing is allocated after it is made, and forgetting is free. A large one begins with a part of its
+//! sets, so that a kernel that looks up little touches little memory, and uses twice as many when names meet. Those that then
+//! belong elsewhere are forgotten: where they are, nobody looks any more, not later either, since a name goes from set `n`
+//! of `m` to `n` or to `n + m`. Directories are known by the id of their vnode, which is never used again; so the names
 //! of a directory that was forgotten die by themselves. Names longer than [`NAME_BYTES`] are not kept.
 //!
 //! Whoever changes a directory purges the name, with the directory's lock held exclusively; whoever
@@ -18,6 +20,10 @@ use rumpuser::{Errno, PAGE_SIZE};
 /// The longest name that is kept.
 pub const NAME_BYTES: usize = 38;
 const WAYS: usize = 4;
+/// The part of the sets that a table begins with: one in so many.
+const FIRST_PART: usize = 16;
+/// A table of fewer sets in each shard begins with all.
+const FEW_SETS: usize = 256;
 /// Sets under one lock each, so that look-ups on several CPUs rarely meet.
 const SHARDS: usize = 8;
 
@@ -74,6 +80,7 @@ pub struct NameCacheStats {
 pub(crate) struct NameCache {
     seed: Seed,
     shards: Vec<Mutex<Vec<[Entry; WAYS]>>>,
+    /// The most sets of a shard; there is room for them.
     sets: usize,
     hits: AtomicU64,
     negative_hits: AtomicU64,
@@ -93,6 +100,10 @@ impl NameCache {
     /// A cache for about `capacity` names.
     pub(crate) fn new(capacity: usize, seed: Seed) -> Result<NameCache, Errno> {
         let sets = whole_pages((capacity / WAYS / SHARDS).max(1));
+        let (sets, first) = match sets {
+            0..FEW_SETS => (sets, sets),
+            _ => (sets - sets % FIRST_PART, sets / FIRST_PART),
+        };
         let mut shards = Vec::new();
         shards
             .try_reserve_exact(SHARDS)
@@ -100,7 +111,7 @@ impl NameCache {
         for _ in 0..SHARDS {
             let mut shard = Vec::new();
             shard.try_reserve_exact(sets).map_err(|_| Errno::ENOMEM)?;
-            shard.resize(sets, [FREE; WAYS]);
+            shard.resize(first, [FREE; WAYS]);
             shards.push(Mutex::new(shard));
         }
         Ok(NameCache {
@@ -113,13 +124,31 @@ impl NameCache {
         })
     }
 
-    fn with_set<R>(&self, dir: u64, name: &[u8], f: impl FnOnce(&mut [Entry; WAYS]) -> R) -> R {
+    fn hash(&self, dir: u64, name: &[u8]) -> u64 {
         let mut hasher = self.seed.build_hasher();
         hasher.write_u64(dir);
         hasher.write(name);
-        let hash = hasher.finish();
-        let shard = &self.shards[hash as usize % SHARDS];
-        f(&mut shard.lock()[(hash >> 32) as usize % self.sets])
+        hasher.finish()
+    }
+
+    fn with_set<R>(&self, dir: u64, name: &[u8], f: impl FnOnce(&mut [Entry; WAYS]) -> R) -> R {
+        let hash = self.hash(dir, name);
+        let mut shard = self.shards[hash as usize % SHARDS].lock();
+        let sets = shard.len();
+        f(&mut shard[(hash >> 32) as usize % sets])
+    }
+
+    /// The name would push another out: its shard uses twice as many sets, if there are more.
+    fn make_room(&self, dir: u64, name: &[u8]) {
+        let hash = self.hash(dir, name);
+        let mut shard = self.shards[hash as usize % SHARDS].lock();
+        let sets = shard.len();
+        let set = &shard[(hash >> 32) as usize % sets];
+        let fits = |old: &Entry| old.dir == 0 || old.is(dir, name);
+        if sets < self.sets && !set.iter().any(fits) {
+            // The room was reserved: this takes no memory.
+            shard.resize(sets * 2, [FREE; WAYS]);
+        }
     }
 
     /// What is known about `name` in `dir`.
@@ -155,6 +184,7 @@ impl NameCache {
             Known::File(target) => entry.target = target,
             Known::Nothing => entry.negative = true,
         }
+        self.make_room(dir, name);
         self.with_set(dir, name, |set| {
             let place = set
                 .iter()
@@ -230,6 +260,31 @@ mod tests {
         assert_eq!(cache.lookup(1, &[b'x'; NAME_BYTES + 1]), None);
         cache.enter(1, &[b'x'; NAME_BYTES], Known::File(4));
         assert_eq!(cache.lookup(1, &[b'x'; NAME_BYTES]), Some(Known::File(4)));
+    }
+
+    #[test]
+    fn a_table_that_grows_keeps_what_it_has_room_for_and_never_tells_what_was_purged() {
+        let cache = cache(64 << 10);
+        let name = |number: u32| number.to_le_bytes();
+        for number in 0..20_000 {
+            cache.enter(1, &name(number), Known::File(number.into()));
+            if number % 3 == 0 {
+                cache.purge(1, &name(number / 2));
+            }
+        }
+        let mut known = 0;
+        for number in 0..20_000 {
+            let found = cache.lookup(1, &name(number));
+            let purged = (0..20_000)
+                .step_by(3)
+                .any(|at| at / 2 == number && at >= number);
+            match found {
+                Some(found) => assert!(!purged && found == Known::File(number.into())),
+                None => continue,
+            }
+            known += 1;
+        }
+        assert!(known > 8_000, "{known}");
     }
 
     #[test]
