@@ -23,7 +23,7 @@ fn file(fd: usize) -> Result<alloc::sync::Arc<File>, Errno> {
 
 /// getpid(2).
 pub fn getpid() -> Result<u32, Errno> {
-    curproc().map(|proc| proc.pid())
+    rumpkern::lwp::curpid()
 }
 
 /// open(2): a descriptor.

@@ -129,6 +129,16 @@ pub fn curproc() -> Result<Arc<Proc>, Errno> {
         .ok_or(Errno::ESRCH)
 }
 
+/// The number of the calling lwp's process.
+///
+/// # Errors
+/// As [`curproc`].
+pub fn curpid() -> Result<u32, Errno> {
+    with_current(|lwp| lwp.proc.as_ref().map(|proc| proc.pid()))
+        .flatten()
+        .ok_or(Errno::ESRCH)
+}
+
 /// The calling lwp's kernel.
 pub fn curkernel() -> Option<Arc<Kernel>> {
     with_current(|lwp| lwp.kernel.clone()).flatten()
