@@ -63,6 +63,12 @@ impl Vfs {
     pub(crate) fn write_back(&self, mount: &Arc<Mount>, wait: Wait) -> Result<(), Errno> {
         let mut result = Ok(());
         let is_dirty = |vnode: &Vnode| vnode.dirty_pages() > 0 || vnode.ops().is_changed();
+        if wait == Wait::Stable {
+            // All at once, so that none waits for another.
+            self.vnodes.for_each(mount, is_dirty, |vnode| {
+                result = result.and(vnode.flush_pages(Wait::Started));
+            });
+        }
         self.vnodes.for_each(mount, is_dirty, |vnode| {
             result = result.and(vnode.flush_pages(wait));
             if vnode.ops().is_changed() {

@@ -5,13 +5,15 @@
 //! target, or the page daemon asks. The cache's capacity is fixed when it is made, by the memory
 //! there is; when all of it is used, opening one more file is `ENFILE`.
 
-use super::{InodeNumber, Vnode, VnodeRef};
+use super::{InodeNumber, Vnode, VnodeRef, Wait};
 use crate::hash::Seed;
 use crate::lru::LruMap;
 use crate::mount::Mount;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
+use rumpkern::{kmem, lwp};
 use rumpuser::Errno;
 
 /// Mount and number: what a vnode is found by.
@@ -139,6 +141,7 @@ impl VnodeCache {
         let key = vnode.key();
         let mut table = self.table.lock();
         table.touch(&key);
+        let is_nearly_full = table.len() > self.target - self.target / 4;
         let idle = if forget {
             take_idle(&mut table, &key)
         } else if table.len() > self.target {
@@ -149,6 +152,10 @@ impl VnodeCache {
         drop(table);
         if let Some(idle) = idle {
             self.finish_reclaim(idle);
+        }
+        if is_nearly_full && !forget && vnode.dirty_pages() > 0 {
+            // It will be forgotten soon, and nobody is to wait for its pages then. What fails is tried again, and told, then.
+            let _ = vnode.flush_pages(Wait::Started);
         }
     }
 
@@ -213,6 +220,10 @@ impl VnodeCache {
         suits: impl Fn(&Vnode) -> bool,
         mut visit: impl FnMut(&VnodeRef),
     ) {
+        if let Some(all) = self.all(mount, &suits) {
+            all.iter().for_each(visit);
+            return;
+        }
         let mut after = 0;
         loop {
             let batch = self.batch_after(mount, after, &suits);
@@ -222,6 +233,25 @@ impl VnodeCache {
             after = last.id();
             batch.iter().flatten().for_each(&mut visit);
         }
+    }
+
+    /// All vnodes of `mount` that `suits`, if there is memory for their list.
+    fn all(&self, mount: &Mount, suits: &impl Fn(&Vnode) -> bool) -> Option<Vec<VnodeRef>> {
+        let count = self.table.lock().len();
+        let refuse = lwp::refuse_to_wait();
+        let mut found = kmem::try_vec(count + BATCH).ok()?;
+        drop(refuse);
+        let table = self.table.lock();
+        for (key, entry) in table.oldest_first() {
+            if let Entry::Here(vnode) = entry
+                && key.0 == mount.id()
+                && found.len() < found.capacity()
+                && suits(vnode)
+            {
+                found.push(VnodeRef::first(vnode));
+            }
+        }
+        Some(found)
     }
 
     /// The vnodes of `mount` with the smallest ids above `after` that `suits`, in order.
