@@ -82,7 +82,9 @@ impl State {
                 _ => 0,
             }
         };
-        before.sectors.iter().map(rank).max().unwrap_or(0)
+        let highest = before.sectors.iter().map(rank).max();
+        // Also if they are on the disk already: the next change of its kind, to come after others, then finds it above them.
+        highest.map_or(0, |highest| highest.max(self.base + 1))
     }
 
     /// The dirty buffers of device `dev` that come next, of ranks up to `most`, but for those to be `skipped`: the first by

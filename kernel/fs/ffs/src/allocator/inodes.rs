@@ -68,8 +68,10 @@ impl Allocator<'_> {
                     // di_gen of UFS2.
                     inode[80..84].copy_from_slice(&sb.order.bytes32(generation()));
                 }
-                buf.bwrite().map_err(fault)?;
+                buf.bdwrite();
             }
+            // In one request. If it fails, so does the writing of every inode there.
+            device.write_through(at / SECTOR_SIZE as u64, sb.bsize as usize);
             done = (done + sb.inopb).min(sb.ipg);
             self.group(index)?.set_initialised(sb, done);
             self.store()?;
