@@ -13,6 +13,8 @@ use rumpuser::{Errno, PAGE_SIZE};
 
 /// The most pages lent at once.
 pub const MAX_LOAN: usize = 64;
+/// Pages that a sequential reader announces at once: however much he asks for in one go, he copies while more is on its way.
+const READ_PIECE: u64 = 32;
 /// The most bytes that are written under one allocation of blocks.
 const WRITE_CHUNK: u64 = 64 * 1024;
 
@@ -53,9 +55,17 @@ impl Vnode {
             return Ok(0);
         }
         let mut done = 0;
-        let past = end.div_ceil(PAGE);
-        let mut run = self.announce(offset / PAGE, past, reader);
-        for index in offset / PAGE..past {
+        let (first, past) = (offset / PAGE, end.div_ceil(PAGE));
+        let piece = match reader.continues_at(first) {
+            true => READ_PIECE,
+            false => past - first,
+        };
+        let (mut announced, mut run) = (first, 1);
+        for index in first..past {
+            if index == announced {
+                announced = past.min(index + piece);
+                run = self.announce(index, announced, reader);
+            }
             let frame = match self.page(index, run) {
                 Ok(frame) => frame,
                 Err(errno) if done == 0 => return Err(errno),

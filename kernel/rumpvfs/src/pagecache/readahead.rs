@@ -43,6 +43,12 @@ impl ReadAhead {
         self.window > 0
     }
 
+    /// Whether an access that starts at page `first` goes on where the last one ended.
+    pub(super) fn continues_at(&self, first: u64) -> bool {
+        // The page read last may be read again: its second half.
+        first == self.next || first + 1 == self.next
+    }
+
     /// The reader took less than it announced: it goes on at page `next`.
     pub(super) fn rewind(&mut self, next: u64) {
         self.next = self.next.min(next);
@@ -52,9 +58,7 @@ impl ReadAhead {
     /// what memory allows.
     pub(super) fn access(&mut self, first: u64, count: u64, end: u64, max_window: u32) -> Plan {
         let last = first.saturating_add(count).min(end);
-        // The page read last may be read again: its second half.
-        let sequential = first == self.next || first + 1 == self.next;
-        if !sequential {
+        if !self.continues_at(first) {
             *self = ReadAhead {
                 next: last,
                 window: 0,
