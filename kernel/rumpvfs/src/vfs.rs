@@ -31,14 +31,21 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// For a memory of `pages` pages: about 5 % of it for buffers, 1 % for names; a vnode for every 8 pages.
+    /// For a memory of `pages` pages: about 5 % of it for buffers, 1 % for names.
     pub fn for_pages(pages: usize) -> Sizes {
         Sizes {
-            vnodes: (pages / 8).clamp(48, 4096),
+            vnodes: vnodes(pages),
             names: (pages / 2).clamp(64, 16384),
             buffers: (pages / 20).clamp(8, 8192),
         }
     }
+}
+
+/// Vnodes to keep in a memory of `pages` pages: one for every 8 pages, and for every 2 of those beyond 16 MiB, as what is plenty may
+/// be spent on not reading inodes again. The page daemon gets back what is needed otherwise.
+fn vnodes(pages: usize) -> usize {
+    const FEW: usize = 4096;
+    (pages.min(FEW) / 8 + pages.saturating_sub(FEW) / 2).clamp(48, 32_768)
 }
 
 /// The mounts of a kernel.

@@ -185,14 +185,14 @@ impl Node {
             return true;
         }
         let volume = &*self.volume;
-        let mut inode = self.inode();
-        if inode.nlink > 0 || !volume.is_writable() {
+        if self.names() > 0 || !volume.is_writable() {
             // A directory is used again soon. If it fails, it was logged.
             if self.vtype != VnodeType::Dir {
                 let _ = volume.told(self.store_changed());
             }
             return false;
         }
+        let mut inode = self.inode();
         self.is_changed.store(false, Ordering::Release);
         // What is being written of it must not reach blocks of another file.
         vnode.forget_pages();

@@ -64,6 +64,11 @@ impl Node {
         self.inode.lock().clone()
     }
 
+    /// How many names it has.
+    pub(crate) fn names(&self) -> u16 {
+        self.inode.lock().nlink
+    }
+
     /// Puts a changed copy of the inode back.
     pub(crate) fn set_inode(&self, inode: &Inode) {
         self.inode.lock().clone_from(inode);
@@ -152,7 +157,7 @@ impl Node {
 
 impl VnodeOps for Node {
     fn getattr(&self) -> Result<Vattr, Errno> {
-        let inode = self.inode();
+        let inode = self.inode.lock();
         Ok(Vattr {
             vtype: inode.vtype,
             mode: inode.permissions,
