@@ -175,26 +175,20 @@ impl Disk {
 
     /// The image `name` of `shared/images`, made by NetBSD; none where that folder is not beside the project, which is said aloud.
     pub fn by_netbsd(name: &str) -> Option<Self> {
-        let images = std::env::var_os("RUMP_SHARED")
-            .map_or_else(|| root().join("../shared"), PathBuf::from)
-            .join("images");
-        let packed = images.join(format!("{name}.img.xz"));
-        if !packed.exists() {
-            say(&format!(
-                "no {}: NetBSD's image is not tried",
-                packed.display()
-            ));
-            return None;
-        }
-        setup::need(&["xz"]);
-        let folder = tempfile::tempdir_in(scratch("disks")).expect("a folder under target");
-        let image = folder.path().join("disk.img");
-        unpack(Command::new("xz").arg("-dc").arg(&packed), &image);
-        let tree = Tree::of_listing(&images.join(format!("{name}.json")))
-            .expect("the listing beside the image");
+        let (folder, image, listing) = unpacked(name)?;
         Some(Self {
             image,
-            tree,
+            tree: Tree::of_listing(&listing).expect("the listing beside the image"),
+            _folder: folder,
+        })
+    }
+
+    /// The same for an image that has no listing beside it: its tree is empty.
+    pub fn by_netbsd_untold(name: &str) -> Option<Self> {
+        let (folder, image, _) = unpacked(name)?;
+        Some(Self {
+            image,
+            tree: Tree::default(),
             _folder: folder,
         })
     }
@@ -222,6 +216,27 @@ impl Disk {
 
 /// In FreeBSD's image, `sparse3` has its only data, 32 KiB of `x`, at this offset, and ends with it: it takes a triple indirect block.
 pub const FREEBSD_SPARSE3: u64 = (12 + 4096 + 4096 * 4096) * 32_768;
+
+/// The image `name` of `shared/images` in a folder of its own, and where its listing would be; none where it is missing, which is said
+/// aloud.
+fn unpacked(name: &str) -> Option<(TempDir, PathBuf, PathBuf)> {
+    let images = std::env::var_os("RUMP_SHARED")
+        .map_or_else(|| root().join("../shared"), PathBuf::from)
+        .join("images");
+    let packed = images.join(format!("{name}.img.xz"));
+    if !packed.exists() {
+        say(&format!(
+            "no {}: NetBSD's image is not tried",
+            packed.display()
+        ));
+        return None;
+    }
+    setup::need(&["xz"]);
+    let folder = tempfile::tempdir_in(scratch("disks")).expect("a folder under target");
+    let image = folder.path().join("disk.img");
+    unpack(Command::new("xz").arg("-dc").arg(&packed), &image);
+    Some((folder, image, images.join(format!("{name}.json"))))
+}
 
 fn path_with_sbin() -> String {
     format!(

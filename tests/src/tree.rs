@@ -35,6 +35,8 @@ pub enum Node {
 pub struct Tree {
     /// Every path and what is there.
     pub nodes: BTreeMap<String, Node>,
+    /// Mode, links, user, group and inode of what is there, where they are known.
+    pub attributes: BTreeMap<String, (u32, u32, u32, u32, u64)>,
 }
 
 /// The form of the trees that come with the images of `shared/images`.
@@ -47,6 +49,10 @@ struct Listing {
 struct ListedEntry {
     path: String,
     mode: String,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    inode: u64,
     size: u64,
     sha256: Option<String>,
     target: Option<String>,
@@ -117,6 +123,8 @@ impl Tree {
                 ),
                 _ => Node::Special,
             };
+            let attributes = (mode, entry.nlink, entry.uid, entry.gid, entry.inode);
+            tree.attributes.insert(entry.path.clone(), attributes);
             tree.nodes.insert(entry.path, node);
         }
         Ok(tree)

@@ -9,6 +9,7 @@
 //! | [`namei`], `namecache` | from a path to a vnode |
 //! | [`pagecache`] | file contents: read-ahead, write-back, pages lent to the network |
 //! | [`bufcache`] | metadata |
+//! | [`wapbl`] | the journal of metadata |
 //! | [`hash`] | seeded hashing of names |
 //! | [`specfs`] | block devices, as file systems see them |
 //! | `syncer` | writing back what nobody waits for |
@@ -53,6 +54,7 @@ pub mod syscalls;
 pub mod vfs;
 pub mod vfsops;
 pub mod vnode;
+pub mod wapbl;
 
 pub use boot::COMPONENT;
 pub use namecache::NameCacheStats;

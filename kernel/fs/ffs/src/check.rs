@@ -12,6 +12,9 @@
 //! by its first owner alone, a directory is no larger than the volume. Memory: a bit for each
 //! fragment, eight bytes for each inode, and the findings, of which at most [`MOST_FINDINGS`] are kept.
 //!
+//! A volume whose log was in use is checked as it is when the log is replayed; files without a name that the log
+//! lists are left to whoever replays it.
+//!
 //! Quotas are not compared. A volume whose groups have 4.2BSD's tables of fixed size is refused.
 //!
 //! Source: NetBSD fsck_ffs(8), pass1.c to pass5.c, dir.c and inode.c, for what is consistent.
@@ -28,6 +31,7 @@ use alloc::vec::Vec;
 
 use crate::corrupt::{Corrupt, Fault};
 use crate::disk::Metadata;
+use crate::journal::Replayed;
 use crate::maps;
 use crate::superblock::{self, Superblock, Tolerance};
 
@@ -107,7 +111,25 @@ pub(crate) struct Check<'a> {
 /// # Errors
 /// [`Corrupt`] if no superblock passes; the device's error if it cannot be read.
 pub fn check(disk: &dyn Metadata) -> Result<Report, Fault> {
-    Ok(examine(disk)?.report)
+    let sb = superblock::find(disk, Tolerance { force: true })?;
+    match Replayed::of(disk, &sb) {
+        Ok(None) => Ok(examine(disk)?.report),
+        Ok(Some(view)) => {
+            let mut report = examine(&view)?.report;
+            // Whoever mounts it frees them.
+            let waits = |ino: u32| view.replay.orphans().iter().any(|it| it.ino == ino);
+            let known =
+                |finding: &Finding| matches!(finding, Finding::Nameless { ino } if waits(*ino));
+            report.findings.retain(|finding| !known(finding));
+            Ok(report)
+        }
+        Err(Fault::Corrupt(corrupt)) => {
+            let mut report = examine(disk)?.report;
+            report.findings.insert(0, Finding::Corrupt(corrupt));
+            Ok(report)
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 /// Checks the volume on `disk`; what is known of it then.

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use rumpuser::Errno;
+use rumpvfs::wapbl::{BadLog, LogError};
 
 /// What is wrong with the disk, and where. Offsets are bytes of the volume unless they say otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +28,15 @@ pub enum Corrupt {
         /// The flags that are not known.
         unknown: u32,
     },
-    /// The journal holds changes that were not replayed.
-    Journal,
+    /// The journal holds changes that cannot be replayed: a field of the superblock's says where it cannot be.
+    Journal {
+        /// The field, by its name in the source without `fs_journal_`.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+    },
+    /// The journal holds changes that cannot be replayed: it is damaged.
+    Log(BadLog),
     /// A cylinder group's field contradicts the superblock.
     Group {
         /// Which group.
@@ -159,13 +167,13 @@ impl Corrupt {
     /// The error number that a caller sees.
     ///
     /// NetBSD answers EINVAL for a superblock that does not pass, EPERM for a journal that it cannot
-    /// replay, ENOENT for an inode that is no file, and EIO for anything else.
+    /// replay for lack of code, EFTYPE for one that is damaged, ENOENT for an inode that is no file, and EIO for anything else.
     pub fn errno(self) -> Errno {
         match self {
             Corrupt::NoSuperblock | Corrupt::Superblock { .. } | Corrupt::Flags { .. } => {
                 Errno::EINVAL
             }
-            Corrupt::Journal => Errno::EPERM,
+            Corrupt::Journal { .. } | Corrupt::Log(_) => Errno::EFTYPE,
             Corrupt::InodeNumber { .. } | Corrupt::InodeFree { .. } => Errno::ENOENT,
             _ => Errno::EIO,
         }
@@ -175,6 +183,16 @@ impl Corrupt {
 impl From<Corrupt> for Fault {
     fn from(corrupt: Corrupt) -> Fault {
         Fault::Corrupt(corrupt)
+    }
+}
+
+impl Fault {
+    /// Why a log, which lies at byte `at`, cannot be used.
+    pub fn of_log(at: u64, error: LogError) -> Fault {
+        match error {
+            LogError::Bad(bad) => Corrupt::Log(bad).into(),
+            LogError::Device(errno) => Fault::Device { at, errno },
+        }
     }
 }
 
@@ -224,10 +242,14 @@ impl fmt::Display for Corrupt {
             Corrupt::Flags { unknown } => {
                 write!(f, "superblock: flags {unknown:#x} are not supported")
             }
-            Corrupt::Journal => write!(
+            Corrupt::Journal { field, value } => write!(
                 f,
-                "the journal (WAPBL) holds changes that are not replayed; \
+                "the journal (WAPBL) cannot be replayed: superblock: journal {field} is {value:#x}; \
                  only a forced read-only mount ignores it"
+            ),
+            Corrupt::Log(bad) => write!(
+                f,
+                "the journal (WAPBL) cannot be replayed: {bad}; only a forced read-only mount ignores it"
             ),
             Corrupt::Group {
                 group,

@@ -1,4 +1,4 @@
-//! What the superblock says of the journal: whether there is one, and where.
+//! What the superblock says of the journal: whether there is one, and where; and reading it.
 //!
 //! The fields are in the byte order of the machine that wrote the log, even on a volume of the
 //! other one; the size of a log block, a power of two that no other order reads as one that is
@@ -6,12 +6,18 @@
 //!
 //! Source: NetBSD sys/ufs/ufs/ufs_wapbl.h, sys/ufs/ffs/ffs_wapbl.c.
 
-use zerocopy::byteorder::ByteOrder;
-use zerocopy::{BE, FromBytes, LE};
+use rumpuser::{Errno, SECTOR_SIZE};
+use rumpvfs::wapbl::{Bounds, ByteOrder, Place, Replay, Source};
+use zerocopy::{BE, FromBytes, LE, byteorder};
 
+use crate::corrupt::{Corrupt, Fault};
+use crate::disk::{Metadata, PIECE};
 use crate::order::Order;
 use crate::raw::RawJournal;
+use crate::superblock::{Flags, Superblock};
 
+/// Where a log lies: between the end of the volume and that of the device.
+pub const BEHIND_FILESYSTEM: u8 = 1;
 /// Where a log lies: inside the volume, as the blocks of an inode that has no name.
 pub const IN_FILESYSTEM: u8 = 2;
 
@@ -22,7 +28,7 @@ pub struct Journal {
     pub order: Order,
     /// 1.
     pub version: u8,
-    /// 1: behind the volume. [`IN_FILESYSTEM`].
+    /// [`BEHIND_FILESYSTEM`] or [`IN_FILESYSTEM`].
     pub location: u8,
     /// 1: make a log at the next mount with one. 2: discard the log that there is.
     pub flags: u32,
@@ -48,7 +54,7 @@ impl Journal {
         .find(|journal| journal.block_size.is_power_of_two() && journal.is_block_size_possible())
     }
 
-    fn in_order<J: ByteOrder>(bytes: &[u8; 40], order: Order) -> Option<Journal> {
+    fn in_order<J: byteorder::ByteOrder>(bytes: &[u8; 40], order: Order) -> Option<Journal> {
         let raw = RawJournal::<J>::ref_from_bytes(bytes).ok()?;
         (raw.version != 0).then(|| Journal {
             order,
@@ -66,12 +72,122 @@ impl Journal {
         (512..=65536).contains(&self.block_size)
     }
 
+    /// Where the log lies, on a device of `sectors` sectors.
+    pub fn place(&self, sb: &Superblock, sectors: u64) -> Result<Place, Corrupt> {
+        let bad = |field, value| Err(Corrupt::Journal { field, value });
+        if self.version != 1 {
+            return bad("version", u64::from(self.version));
+        }
+        let start = self
+            .address
+            .checked_mul(self.block_size / SECTOR_SIZE as u64);
+        let place = Place {
+            order: match self.order {
+                Order::Little => ByteOrder::Little,
+                Order::Big => ByteOrder::Big,
+            },
+            start: start.unwrap_or(u64::MAX),
+            blocks: self.blocks,
+            block_size: self.block_size,
+        };
+        let volume = sb.size_bytes() / SECTOR_SIZE as u64;
+        let room = match self.location {
+            BEHIND_FILESYSTEM => volume..sectors,
+            // Not over the superblock, at least.
+            IN_FILESYSTEM => (sb.location / SECTOR_SIZE as u64 + 1)..volume.min(sectors),
+            other => return bad("location", u64::from(other)),
+        };
+        if !room.contains(&place.start) {
+            return bad("address", self.address);
+        }
+        if place.end() > room.end {
+            return bad("length", self.blocks);
+        }
+        Ok(place)
+    }
+
     /// The inode that holds the log inside the volume.
     pub fn inode(&self) -> Option<u32> {
         match self.location {
             IN_FILESYSTEM => u32::try_from(self.ino).ok(),
             _ => None,
         }
+    }
+}
+
+/// What a log of the volume may speak of.
+pub fn bounds(sb: &Superblock) -> Bounds {
+    Bounds {
+        sectors: sb.size_bytes() / SECTOR_SIZE as u64,
+        inodes: 2..sb.inodes(),
+    }
+}
+
+/// What the log of a volume that is in use has to say.
+pub fn read(sb: &Superblock, source: &dyn Source, sectors: u64) -> Result<Replay, Fault> {
+    let Some(journal) = &sb.journal else {
+        return Err(Corrupt::Journal {
+            field: "version",
+            value: 0,
+        }
+        .into());
+    };
+    let place = journal.place(sb, sectors)?;
+    let at = place.start * SECTOR_SIZE as u64;
+    Replay::read(source, &place, &bounds(sb)).map_err(|error| Fault::of_log(at, error))
+}
+
+/// A volume as it is when its log was replayed.
+pub struct Replayed<'a> {
+    disk: &'a dyn Metadata,
+    /// What the log says.
+    pub replay: Replay,
+}
+
+impl<'a> Replayed<'a> {
+    /// The volume on `disk`, if its log was in use.
+    pub fn of(disk: &'a dyn Metadata, sb: &Superblock) -> Result<Option<Replayed<'a>>, Fault> {
+        if !sb.flags.contains(Flags::DOWAPBL) {
+            return Ok(None);
+        }
+        let replay = read(sb, &Sectors(disk), u64::MAX)?;
+        Ok(Some(Replayed { disk, replay }))
+    }
+}
+
+impl Metadata for Replayed<'_> {
+    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        let sector = offset / SECTOR_SIZE as u64;
+        let logged = self
+            .replay
+            .is_logged(sector, sector + (len / SECTOR_SIZE) as u64);
+        if !logged || len > PIECE {
+            return self.disk.read(offset, len, visit);
+        }
+        let mut bytes = [0; PIECE];
+        let bytes = &mut bytes[..len];
+        self.disk
+            .read(offset, len, &mut |found| bytes.copy_from_slice(found))?;
+        self.replay.overlay(&Sectors(self.disk), sector, bytes)?;
+        visit(bytes);
+        Ok(())
+    }
+}
+
+/// A volume, to be read by sectors.
+pub struct Sectors<'a>(pub &'a dyn Metadata);
+
+impl Source for Sectors<'_> {
+    fn read(&self, sector: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        let at = sector
+            .checked_mul(SECTOR_SIZE as u64)
+            .ok_or(Errno::EINVAL)?;
+        for (n, part) in bytes.chunks_mut(PIECE).enumerate() {
+            let at = at + (n * PIECE) as u64;
+            self.0
+                .read(at, part.len(), &mut |found| part.copy_from_slice(found))?;
+        }
+        Ok(())
     }
 }
 

@@ -27,11 +27,11 @@
 //!
 //! # What is refused
 //!
-//! A journal with changes that were not replayed (EPERM, as NetBSD's kernel without
-//! WAPBL answers), unless the mount says `force`. Unknown flags (EINVAL), likewise.
+//! A journal that cannot be replayed (EFTYPE), unless the mount is for reading and says `force`. Unknown flags
+//! (EINVAL), unless it says `force`.
 //! Everything in a superblock that contradicts the rest (EINVAL); everything found wrong later (EIO),
 //! or an inode that is free (ENOENT). Writing (EROFS) to a volume that was not left clean, unless the mount
-//! says `force`; to one with a journal, quotas or snapshots; to formats older than 2003. Every refusal is
+//! says `force`; to one with quotas or snapshots; to formats older than 2003. Every refusal is
 //! logged with its place.
 //!
 //! Reading a file does not change its access time.
@@ -89,6 +89,7 @@ pub mod mkfs;
 mod names;
 pub mod order;
 pub mod raw;
+pub mod recover;
 mod rename;
 pub mod superblock;
 pub mod truncate;

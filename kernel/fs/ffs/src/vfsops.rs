@@ -1,8 +1,10 @@
 //! Recognising, mounting and describing a volume, as `rumpvfs` asks for it.
 //!
 //! A mount's options, besides those that every file system has: `force` mounts in spite of flags that
-//! are not known, for writing also a volume that was not left clean, and for reading one with a journal
-//! that was not replayed, as mount(8) `-f` does; `log` has no effect.
+//! are not known, for writing also a volume that was not left clean, and for reading one whose journal
+//! cannot be replayed, as mount(8) `-f` does; `log` has no effect.
+//!
+//! A journal that was in use is replayed ([`crate::recover`]): on the disk, or, mounted for reading, in memory.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -31,10 +33,16 @@ impl Volume {
             force: options.has("force"),
         };
         let sb = superblock::find(device, tolerance)?;
-        if sb.flags.contains(Flags::DOWAPBL) && !tolerance.force {
-            return Err(Corrupt::Journal.into());
+        if !sb.flags.contains(Flags::DOWAPBL) {
+            return Ok(Volume::new(sb, device.clone()));
         }
-        Ok(Volume::new(sb, device.clone()))
+        match Volume::replayed(&sb, device, tolerance) {
+            Err(fault @ Fault::Corrupt(_)) if tolerance.force && options.read_only => {
+                let _: Errno = fault.on(device.name()).into();
+                Ok(Volume::new(sb, device.clone()))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Says on the console what was mounted, and what is to be said against it.
@@ -55,7 +63,9 @@ impl Volume {
             sb.fsize,
             sb.size_bytes() / 1024
         );
-        if sb.flags.contains(Flags::DOWAPBL) {
+        if self.is_replay_shown() {
+            log::info!("ffs: {name}: its journal was replayed in memory; the disk stays as it is");
+        } else if sb.flags.contains(Flags::DOWAPBL) {
             log::warn!("ffs: {name}: its journal was not replayed: files may be damaged");
         } else if sb.clean != Clean::IS_CLEAN {
             log::warn!("ffs: {name}: not unmounted cleanly: please check it");

@@ -8,6 +8,7 @@ use rumpkern::lwp::{self, MemoryUse};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vnode::Wait;
+use rumpvfs::wapbl::Replay;
 
 use crate::allocator::Allocator;
 use crate::allocator::space::Space;
@@ -37,6 +38,8 @@ pub struct Volume {
     needs_check: AtomicBool,
     /// The disk says that it is in use for writing.
     says_in_use: AtomicBool,
+    /// The log that was left behind, as long as the disk is not as it says.
+    pub(crate) replay: Mutex<Option<Arc<Replay>>>,
     /// Files in use that have no name any more.
     pub(crate) nameless: AtomicUsize,
     /// The hashes of its large directories; `None` if there was no memory even for their list.
@@ -56,6 +59,7 @@ impl Volume {
             leaves_clean: AtomicBool::new(false),
             needs_check: AtomicBool::new(false),
             says_in_use: AtomicBool::new(false),
+            replay: Mutex::new(None),
             nameless: AtomicUsize::new(0),
             hashes: Hashes::new().ok(),
             orphans: Mutex::new([None; MOST_ORPHANS]),
@@ -220,13 +224,20 @@ impl Volume {
                 self.device.invalidate(place / SECTOR_SIZE as u64, PIECE);
             }
         }
+        let replayed = self.replay_on_disk()?;
         let was_clean = self.sb.clean == Clean::IS_CLEAN;
         let leaves_clean = was_clean && !self.needs_check.load(Ordering::Acquire);
         self.leaves_clean.store(leaves_clean, Ordering::Release);
         let mut space = self.space.lock();
         *space = Some(Space::load(&self.sb, &self.device)?);
+        drop(space);
         self.says_in_use.store(false, Ordering::Release);
         self.writable.store(true, Ordering::Release);
+        if let Some(replay) = replayed {
+            // From here on the log does not count.
+            self.begin_change()?;
+            self.free_orphans(replay.orphans());
+        }
         Ok(())
     }
 

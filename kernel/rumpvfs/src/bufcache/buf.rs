@@ -4,10 +4,12 @@ use super::order::Before;
 use super::{BufCache, Found, Key, MAX_BUF, Settled, one};
 use crate::specfs::{self, BlockIo};
 use crate::vnode::Wait;
+use crate::wapbl::Replay;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
+use rumpkern::locks::Mutex;
 use rumpkern::uvm::dma::BioOp;
 use rumpkern::uvm::{Alloc, Frame};
 use rumpuser::{Errno, SECTOR_SIZE};
@@ -36,6 +38,8 @@ pub struct Devvp {
     device: Arc<dyn BlockIo>,
     /// What is changed is held; the same for all clones.
     holds: Arc<AtomicBool>,
+    /// A log that was not replayed on the disk: what is read is as if it had been.
+    replay: Arc<Mutex<Option<Arc<Replay>>>>,
 }
 
 impl Devvp {
@@ -45,7 +49,15 @@ impl Devvp {
             cache,
             device,
             holds: Arc::new(AtomicBool::new(false)),
+            replay: Arc::new(Mutex::new(None)),
         }
+    }
+
+    /// From now on, what is read through this way or a clone of it is as if `replay` were on the disk. What the cache has of
+    /// the device is forgotten.
+    pub fn show(&self, replay: Option<Arc<Replay>>) {
+        *self.replay.lock() = replay;
+        self.forget();
     }
 
     /// The cache.
@@ -151,7 +163,14 @@ impl Devvp {
         let frames = one(Frame::alloc(Alloc::Wait)?, bytes)?;
         let (mut frames, result) = specfs::transfer(&*self.device, BioOp::Read, key.1, frames);
         result?;
-        frames.pop().map(|io| io.frame).ok_or(Errno::EIO)
+        let mut frame = frames.pop().map(|io| io.frame).ok_or(Errno::EIO)?;
+        let replay = self.replay.lock().clone();
+        if let Some(replay) = replay
+            && let Some(page) = frame.get_mut()
+        {
+            replay.overlay(&&*self.device, key.1, &mut page[..bytes])?;
+        }
+        Ok(frame)
     }
 
     /// The same buffer, to be changed by this thread alone.
@@ -329,8 +348,8 @@ impl Devvp {
         }
     }
 
-    /// Forgets every buffer of the device: after unmounting.
-    pub(crate) fn forget(&self) {
+    /// Forgets every buffer of the device, dirty or not, after what is under way.
+    pub fn forget(&self) {
         self.cache.forget(self.device.dev());
     }
 }

@@ -13,7 +13,7 @@ use crate::corrupt::Fault;
 use crate::disk::{PIECE, read_with};
 use crate::order::Order;
 use crate::raw::{RawCsum, RawSuperblock};
-use crate::superblock::{Clean, Counts, Format, Superblock};
+use crate::superblock::{Clean, Counts, Flags, Format, Superblock};
 
 /// Bytes of a group's entry in the summary area.
 const CSUM: usize = 16;
@@ -269,6 +269,9 @@ impl Space {
         // Leftovers of soft updates, which are gone.
         raw.pendingblocks = I64::new(0);
         raw.pendinginodes.set(0);
+        // Whoever writes in place does not keep a log.
+        let flags = raw.flags.get() & !Flags::DOWAPBL.bits();
+        raw.flags.set(flags);
         raw.fmod = 0;
         raw.ronly = 0;
         raw.clean = clean.0;

@@ -4,6 +4,8 @@
 //! names, each finding by itself; then, when these are right, maps and counters, which are computed
 //! from them.
 //!
+//! Before anything else a log that was in use is replayed.
+//!
 //! What is lost: an inode that contradicts itself, or claims blocks of another or of nobody's, is
 //! cleared, with its file; so is a file without a name that was removed (no links) or is empty. Other files without
 //! a name, and directories that are not reached, get one in `lost+found`, which is made if there is none.
@@ -13,7 +15,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use rumpuser::Errno;
+use rumpuser::{Errno, SECTOR_SIZE};
+use zerocopy::LE;
 
 use super::{Check, Finding, Report, State, examine};
 use crate::bmap::Path;
@@ -23,9 +26,10 @@ use crate::disk::{Metadata, PIECE, read_with};
 use crate::entries::{self, first_unit};
 use crate::inode::encode::put_pointer;
 use crate::inode::{Contents, Inode, pointer};
+use crate::journal;
 use crate::lookup;
-use crate::raw::{DIRBLKSIZ, IFDIR, UFS_NDADDR, UFS_ROOTINO};
-use crate::superblock::Superblock;
+use crate::raw::{DIRBLKSIZ, IFDIR, RawSuperblock, UFS_NDADDR, UFS_ROOTINO};
+use crate::superblock::{self, Flags, Superblock, Tolerance};
 use rumpvfs::vnode::VnodeType;
 
 /// Passes at most: what one pass repairs may show what the next has to.
@@ -58,6 +62,7 @@ pub struct Repaired {
 pub fn repair(disk: &mut dyn Repairable) -> Result<Repaired, Fault> {
     let mut outcome = Repaired::default();
     let mut before = Writes::new();
+    replay(disk)?;
     for _ in 0..MOST_PASSES {
         let (todo, state) = plan(disk)?;
         outcome.left = state;
@@ -79,6 +84,41 @@ pub fn repair(disk: &mut dyn Repairable) -> Result<Repaired, Fault> {
             .map_err(|errno| Fault::Device { at, errno })?;
     }
     Ok(outcome)
+}
+
+/// Replays the log, if it was in use, and takes that off the superblock. What cannot be replayed is repaired like the rest.
+fn replay(disk: &mut dyn Repairable) -> Result<(), Fault> {
+    let sb = superblock::find(disk, Tolerance { force: true })?;
+    if !sb.flags.contains(Flags::DOWAPBL) {
+        return Ok(());
+    }
+    let fault = |at| move |errno| Fault::Device { at, errno };
+    match journal::read(&sb, &journal::Sectors(disk), u64::MAX) {
+        Ok(replay) => {
+            let mut piece = [0; PIECE];
+            for entry in replay.entries() {
+                let mut sector = entry.sector;
+                while sector < entry.end() {
+                    let count = (entry.end() - sector).min((PIECE / SECTOR_SIZE) as u64);
+                    let bytes = &mut piece[..count as usize * SECTOR_SIZE];
+                    let at = sector * SECTOR_SIZE as u64;
+                    let source = journal::Sectors(disk);
+                    replay.overlay(&source, sector, bytes).map_err(fault(at))?;
+                    disk.write(at, bytes).map_err(fault(at))?;
+                    sector += count;
+                }
+            }
+        }
+        Err(Fault::Corrupt(_)) => {}
+        Err(fault) => return Err(fault),
+    }
+    let sb = superblock::find(disk, Tolerance { force: true })?;
+    let mut bytes = read_with(disk, sb.location, PIECE, <[u8]>::to_vec)?;
+    let at = core::mem::offset_of!(RawSuperblock<LE>, flags);
+    let flags: [u8; 4] = core::array::from_fn(|n| bytes[at + n]);
+    let flags = sb.order.u32(flags) & !Flags::DOWAPBL.bits();
+    bytes[at..at + 4].copy_from_slice(&sb.order.bytes32(flags));
+    disk.write(sb.location, &bytes).map_err(fault(sb.location))
 }
 
 /// What has to be written where, to repair what this pass can; and what was found.
