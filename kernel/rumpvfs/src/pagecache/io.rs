@@ -181,11 +181,8 @@ impl Vnode {
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
-            let len = (WRITE_CHUNK - at % WRITE_CHUNK).min((data.len() - done) as u64);
-            let share = Share::up_to((at + len).div_ceil(PAGE) - at / PAGE);
-            let len = len.min((at / PAGE + share.pages()) * PAGE - at) as usize;
-            match self.write_chunk(at, &data[done..done + len]) {
-                Ok(()) => done += len,
+            match self.write_some(at, &data[done..], end) {
+                Ok(len) => done += len,
                 Err(errno) => {
                     let written = if done == 0 { 0 } else { at };
                     self.cut_back(old.max(written));
@@ -198,6 +195,20 @@ impl Vnode {
         }
         self.throttle()?;
         Ok(done)
+    }
+
+    /// Writes as much of `data` at `offset` as this writer may hold pages for; `end` is where the write ends that it belongs
+    /// to. Answers how many bytes.
+    fn write_some(self: &Arc<Self>, offset: u64, data: &[u8], end: u64) -> Result<usize, Errno> {
+        if end > self.size() {
+            // Only some fragments long if the part before ended there: where they move, all their pages have to be held.
+            self.grow_tail(end)?;
+        }
+        let len = (WRITE_CHUNK - offset % WRITE_CHUNK).min(data.len() as u64);
+        let share = Share::up_to((offset + len).div_ceil(PAGE) - offset / PAGE);
+        let len = len.min((offset / PAGE + share.pages()) * PAGE - offset) as usize;
+        self.write_chunk(offset, &data[..len])?;
+        Ok(len)
     }
 
     /// What comes before bytes `offset..end` are written: the last block so far gets the room that it then needs,
