@@ -1,12 +1,12 @@
 //! Threads that make, write, rename, cut, sync and remove files on an FFS, while the disk is slow, the disk fails, memory is short or refused,
 //! and the volume fills up.
 
+mod refusal;
 mod volume;
 
 use rumpfs_ffs::check::repair::repair;
 use rumpfs_ffs::check::{Finding, check};
 use rumpfs_ffs::superblock::{self, Clean, Tolerance};
-use rumpkern::uvm;
 use rumpuser_sim::bio::DiskFaults;
 use rumpuser_sim::{Stream, Universe, sweep};
 use std::sync::{Arc, Mutex};
@@ -60,7 +60,7 @@ impl Trouble {
                 faults.slowest = 50_000_000;
                 faults.stall = 20_000;
             }
-            Trouble::RefusedMemory => refuse(universe, stream),
+            Trouble::RefusedMemory => refusal::begin(universe, stream),
             Trouble::FailingReads => faults.read_error = 20_000,
             Trouble::FailingDisk => {
                 faults.read_error = 5000;
@@ -75,24 +75,8 @@ impl Trouble {
     fn end(self, system: &System) {
         system.disk.set_faults(DiskFaults::NONE);
         system.disk.make_thin(u64::MAX);
-        OVER.store(true, std::sync::atomic::Ordering::Relaxed);
-        uvm::fail_after(0);
+        refusal::end();
     }
-}
-
-/// Trouble is over; a universe is a process.
-static OVER: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-/// Refuses one of the next pages, again and again.
-fn refuse(universe: Universe, mut stream: Stream) {
-    if OVER.load(std::sync::atomic::Ordering::Relaxed) {
-        return;
-    }
-    let allocations = stream.between(1, 20);
-    universe.fault(&format!("page {allocations} from now is refused"));
-    uvm::fail_after(allocations);
-    let pause = Duration::from_micros(stream.between(100, 20_000));
-    universe.after(pause, move || refuse(universe, stream));
 }
 
 fn mixed_work(universe: &Universe) {

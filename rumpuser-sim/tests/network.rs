@@ -1,5 +1,7 @@
 //! TCP and UDP over wires that lose, double, delay, corrupt and cut off what they carry; and a hundred kernels with a router between them.
 
+mod refusal;
+
 use rump::net::{TcpListener, TcpStream, UdpSocket};
 use rump::{Component, Config, Errno, IpConfig, Kernel};
 use rumpnet::ifnet::InIfaddr;
@@ -72,7 +74,10 @@ fn serve(own: u64, len: usize, connections: usize) {
     let listener =
         TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).expect("it can listen");
     for _ in 0..connections {
-        let (stream, _) = listener.accept().expect("a connection");
+        let Ok((stream, _)) = listener.accept() else {
+            // There was no memory for it.
+            continue;
+        };
         let answer = move || {
             let mut number = [0; 8];
             let mut have = 0;
@@ -147,9 +152,18 @@ fn lossy(universe: &Universe) {
     let len = [10, 3000, 100_000][stream.below(3) as usize] + stream.below(2000) as usize;
     let clients = stream.between(1, 4);
     let cuts = stream.below(3);
+    let refused = stream.chance(1, 3);
     universe.note(&format!(
-        "{clients} clients of {len} bytes, {cuts} cuts, {faults:?}"
+        "{clients} clients of {len} bytes, {cuts} cuts, memory refused: {refused}, {faults:?}"
     ));
+    if refused {
+        let (universe, stream) = (*universe, universe.stream("refusal"));
+        // Not before the kernels are up: one that has not the memory to boot does not.
+        universe.after(Duration::from_millis(90), move || {
+            refusal::begin(universe, stream);
+        });
+        universe.after(Duration::from_secs(30), refusal::end);
+    }
     let server = universe.machine("server");
     let server_port = wire.port(mac(0, 1));
     server.add_port(server_port);
@@ -206,6 +220,8 @@ fn fetch_until_it_works(server: Ipv4Addr, number: u64, len: usize) {
                     Errno::EHOSTDOWN,
                     Errno::ECONNREFUSED,
                     Errno::ECONNRESET,
+                    Errno::ENOBUFS,
+                    Errno::ENOMEM,
                 ];
                 assert!(
                     broken.contains(&errno) && attempt < 50,
@@ -222,8 +238,10 @@ fn echo_datagrams() {
     let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], 7))).expect("a socket");
     let echo = move || {
         let mut bytes = [0; 2000];
-        while let Ok((count, from)) = socket.recv_from(&mut bytes) {
-            let _ = socket.send_to(&bytes[..count], from);
+        loop {
+            if let Ok((count, from)) = socket.recv_from(&mut bytes) {
+                let _ = socket.send_to(&bytes[..count], from);
+            }
         }
     };
     rump::thread::spawn("echo", echo).expect("a thread");
@@ -231,7 +249,12 @@ fn echo_datagrams() {
 
 /// Datagrams may get lost, but what comes back is what was sent.
 fn ask_with_datagrams(server: Ipv4Addr, number: u64) {
-    let socket = UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], 0))).expect("a socket");
+    let socket = loop {
+        match UdpSocket::bind(SocketAddr::from(([0, 0, 0, 0], 0))) {
+            Ok(socket) => break socket,
+            Err(errno) => assert!([Errno::ENOBUFS, Errno::ENOMEM].contains(&errno), "{errno}"),
+        }
+    };
     socket.set_nonblocking(true).expect("it does not fail");
     for round in 0..10 {
         let question = text(number, round, 8 + 70 * round as usize);

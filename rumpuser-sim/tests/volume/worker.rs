@@ -1,6 +1,6 @@
 //! A thread that works on files of its own, and a little on everybody's.
 
-use super::history::{Change, History, Step, data};
+use super::history::{Change, History, RECORD, Step, data};
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 use rumpuser_sim::{SimDisk, Stream};
@@ -425,7 +425,16 @@ impl Worker {
         if let Some(read) = self.judge(path, read).filter(|_| !self.expected.losses) {
             assert_eq!(read.len(), content.len(), "{path}");
             let wrong = (0..read.len()).find(|at| read[*at] != content[*at]);
-            assert_eq!(wrong, None, "{path} of {} bytes", read.len());
+            if let Some(at) = wrong {
+                let at = at - at % RECORD;
+                panic!(
+                    "{path}: at {at} of {}: {:02x?} instead of {:02x?}: {:#?}",
+                    read.len(),
+                    &read[at..at + RECORD],
+                    &content[at..at + RECORD],
+                    self.files[path]
+                );
+            }
         }
     }
 
