@@ -27,21 +27,35 @@ fn pjdfstest(version: u8) {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).expect("a mode");
     }
     let second = tempfile::tempdir().expect("a folder");
-    let told = run(Command::new(suite)
+    let output = Command::new(suite)
         .arg("-c")
         .arg(&config)
         .arg("-s")
         .arg(second.path())
         .arg("-p")
-        .arg(mounted.dir()));
+        .arg(mounted.dir())
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    let failed: Vec<_> = told
+        .lines()
+        .filter_map(|line| line.strip_suffix("FAILED"))
+        .map(str::trim)
+        .collect();
+    // The times of UFS1 end in 2038.
+    let expected: &[&str] = match version {
+        1 => &["utimensat::y2038"],
+        _ => &[],
+    };
+    assert_eq!(failed, expected, "{told}");
     let summary = told.lines().find(|line| line.starts_with("Summary: "));
     let summary = summary.expect("a summary");
-    assert!(summary.contains(": 0 failed,"), "{told}");
     let passed = summary
         .split(", ")
         .find_map(|part| part.strip_suffix(" passed"))
         .and_then(|count| count.parse::<u32>().ok());
-    assert!(passed >= Some(LEAST_PASSED), "{told}");
+    let least = LEAST_PASSED - expected.len() as u32;
+    assert!(passed >= Some(least), "{told}");
     mounted.end();
 }
 
