@@ -14,7 +14,8 @@ use rumpfs_ffs::order::Order;
 use rumpfs_ffs::raw::DIRBLKSIZ;
 use rumpfs_ffs::superblock::{self, Superblock, Tolerance};
 
-use crate::ffs_image::{change, mend};
+use crate::ffs_check::mend;
+use crate::ffs_image::change;
 use crate::input::Input;
 use crate::machine::attach;
 use crate::volume::{Change, Image, Machine, empty};

@@ -1,17 +1,14 @@
-//! An FFS image, changed at random: mounted, walked, written, unmounted, mounted again; checked and repaired.
+//! An FFS image, changed at random: mounted, walked, written, unmounted, mounted again.
 //!
 //! An input: which volume of [`crate::volume`] and how it is mounted (a byte each); how many bytes of it are changed
 //! (a byte), each change being where (two bytes, by the structures on the volume or by sectors), how (a byte), and
 //! with what (eight bytes); the rest are operations of four bytes each.
 //!
-//! What must hold: no panic; an end; every page comes back; what a repair has left without a finding is clean, can be
-//! mounted, and everything on it can be read.
+//! What must hold: no panic; an end; every page comes back.
 
 use std::sync::OnceLock;
 
 use rumpfs_ffs::bmap;
-use rumpfs_ffs::check::check;
-use rumpfs_ffs::check::repair::repair;
 use rumpfs_ffs::inode::{Contents, Inode};
 use rumpfs_ffs::superblock::{self, Tolerance};
 use rumpkern::uvm;
@@ -31,12 +28,13 @@ const MOST_FILES: usize = 100;
 const SLACK_PAGES: usize = 300;
 
 /// A sound volume, and where the structures on it are: start and length.
-struct Base {
+pub struct Base {
     bytes: Vec<u8>,
     places: Vec<(usize, usize)>,
 }
 
-fn bases() -> &'static [Base] {
+/// The volumes to start from. The thread must be an lwp.
+pub fn bases() -> &'static [Base] {
     static BASES: OnceLock<Vec<Base>> = OnceLock::new();
     BASES.get_or_init(|| filled().into_iter().map(Base::new).collect())
 }
@@ -72,7 +70,7 @@ impl Base {
     }
 
     /// The image, changed as `input` says.
-    fn spoiled(&self, input: &mut Input<'_>) -> Vec<u8> {
+    pub fn spoiled(&self, input: &mut Input<'_>) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         for _ in 0..usize::from(input.u8()) % (MOST_SPOILS + 1) {
             let (which, into) = (input.u16(), usize::from(input.u16()));
@@ -117,9 +115,7 @@ pub fn run(data: &[u8]) {
     let free = *BEFORE.get_or_init(|| uvm::stats().free);
     let machine = Machine::new(spoiled);
     use_it(&machine, options, &mut input);
-    let left = machine.bytes();
     drop(machine);
-    mend(left);
     let lost = free.saturating_sub(uvm::stats().free);
     assert!(lost < SLACK_PAGES, "{lost} pages are gone");
 }
@@ -192,29 +188,6 @@ pub fn change(kind: u8, amount: u8) -> Change {
         _ if amount & 1 == 0 => Change::Sync,
         _ => Change::Statvfs,
     }
-}
-
-/// Checks and repairs what is left. What was repaired must be as good as new.
-pub fn mend(bytes: Vec<u8>) {
-    let mut image = Image(bytes);
-    let Ok(repaired) = repair(&mut image) else {
-        return;
-    };
-    if !repaired.left.is_consistent() {
-        return;
-    }
-    let again = check(&image).expect("it could be checked before");
-    assert!(again.is_consistent(), "{:?}", again.findings);
-    let machine = Machine::new(image.0);
-    // Flags that are not known, or a log, are no inconsistency; without force such a volume is refused.
-    let mount = machine.mount("force").expect("nothing is wrong with it");
-    let (_, errors) = machine.walk("/", MOST_FILES);
-    assert!(errors.is_empty(), "without findings, but {errors:?}");
-    let done = machine.change(Change::Write(0, 9000), b"/after", b"");
-    assert!(done != Err(rumpuser::Errno::EIO), "{done:?}");
-    assert_eq!(machine.unmount(&mount), Ok(()));
-    let report = check(&Image(machine.bytes())).expect("it could be checked before");
-    assert!(report.is_consistent(), "{:?}", report.findings);
 }
 
 /// Inputs to start from: each volume as it is, with some operations.

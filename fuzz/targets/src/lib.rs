@@ -1,6 +1,7 @@
 //! What is fuzzed, as functions of bytes: whatever they are, nothing panics, nothing works without end, no memory is lost.
 //!
-//! - [`ffs_image`]: a small volume, changed at random: mounted, walked, written, unmounted, mounted again, checked, repaired;
+//! - [`ffs_image`]: a small volume, changed at random: mounted, walked, written, unmounted, mounted again;
+//! - [`ffs_check`]: the same, checked and repaired, and then as good as new;
 //! - [`directory_block`]: a directory that holds these bytes, read and changed;
 //! - [`tcp_segment`]: segments to a kernel with sockets that listen and connections;
 //! - [`ip_frame`]: frames to an interface: Ethernet, ARP, IPv4, ICMP, UDP; and answers to a DHCP client;
@@ -14,6 +15,7 @@
 //! the seeds and on inputs made of them at random.
 
 pub mod directory_block;
+pub mod ffs_check;
 pub mod ffs_image;
 pub mod http_request;
 pub mod input;
@@ -34,11 +36,16 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target {
         name: "ffs_image",
         run: ffs_image::run,
         seeds: ffs_image::seeds,
+    },
+    Target {
+        name: "ffs_check",
+        run: ffs_check::run,
+        seeds: ffs_check::seeds,
     },
     Target {
         name: "directory_block",
