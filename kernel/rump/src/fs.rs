@@ -179,6 +179,11 @@ impl File {
         syscalls::ftruncate(&self.file, size)
     }
 
+    /// As a file, to be waited for with [`poll`](crate::poll).
+    pub fn file(&self) -> &Arc<OpenFile> {
+        &self.file
+    }
+
     /// The pages that hold up to `len` bytes from `offset` on, to be sent: at least the first is waited for.
     pub(crate) fn frames(
         &self,

@@ -30,9 +30,16 @@ pub mod fs;
 pub mod net;
 pub mod sys;
 
-pub use rumpkern::poll;
 pub use rumpkern::{Class, Component, Config, IpConfig, Kernel, MountSpec};
 pub use rumpuser::{Errno, Instant, WallTime};
+
+/// Waiting for many files and sockets at once: those have a method `file`, which answers with a [`File`](poll::File).
+pub mod poll {
+    pub use rumpkern::file::File;
+    pub use rumpkern::poll::{
+        Event, EventQueue, Events, MAX_WATCHED, PollFd, SelInfo, Watch, poll,
+    };
+}
 
 /// Locks.
 pub mod sync {

@@ -4,18 +4,25 @@
 //! [`shutdown`], [`setsockopt`], [`getsockopt`], [`getsockname`], [`getpeername`]. Files: the functions below.
 
 use crate::Errno;
-use crate::fs::caller;
+use crate::fs::{FileType, caller};
 use alloc::vec::Vec;
 use rumpkern::curproc;
 use rumpkern::file::File;
+use rumpvfs::namei::Last;
 use rumpvfs::syscalls;
 
+pub use rumpkern::file::FileFlags;
+pub use rumpkern::kauth::Cred;
+pub use rumpnet::protocol::{Domain, ProtoOption, ProtoOptionName, SockType};
+pub use rumpnet::socket::{MsgFlags, SockOption, SockOptionName};
 pub use rumpnet::syscalls::{
     Shutdown, accept, bind, connect, getpeername, getsockname, getsockopt, listen, recv, recvfrom,
     send, sendto, setsockopt, shutdown, socket,
 };
-pub use rumpvfs::syscalls::{OpenFlags, Stat, Whence};
+pub use rumpvfs::namei::Access;
+pub use rumpvfs::syscalls::{OpenFlags, Stat, Times, Whence};
 pub use rumpvfs::vfsops::StatVfs;
+pub use rumpvfs::vnode::{SF_APPEND, SF_IMMUTABLE, UF_APPEND, UF_IMMUTABLE, Vattr};
 
 fn file(fd: usize) -> Result<alloc::sync::Arc<File>, Errno> {
     curproc()?.fds().get(fd)
@@ -85,6 +92,60 @@ pub fn readlink(path: &[u8]) -> Result<Vec<u8>, Errno> {
     vfs.readlink(&proc, path)
 }
 
+/// access(2).
+pub fn access(path: &[u8], want: Access) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.access(&proc, path, want)
+}
+
+/// link(2).
+pub fn link(path: &[u8], new: &[u8]) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.link(&proc, path, new)
+}
+
+/// mknod(2); mkfifo(2) with [`FileType::Fifo`].
+pub fn mknod(path: &[u8], file_type: FileType, mode: u16, device: u64) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.mknod(&proc, path, file_type, mode, device)
+}
+
+/// chmod(2).
+pub fn chmod(path: &[u8], mode: u16) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.chmod(&proc, path, mode)
+}
+
+/// chown(2); what is `None` stays.
+pub fn chown(path: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.chown(&proc, path, Last::Follow, uid, gid)
+}
+
+/// lchown(2): of a symbolic link itself.
+pub fn lchown(path: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.chown(&proc, path, Last::NoFollow, uid, gid)
+}
+
+/// chflags(2).
+pub fn chflags(path: &[u8], flags: u32) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.chflags(&proc, path, flags)
+}
+
+/// utimensat(2) of a path; `None`: both times are now.
+pub fn utimens(path: &[u8], times: Option<Times>) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.utimens(&proc, path, Last::Follow, times)
+}
+
+/// truncate(2).
+pub fn truncate(path: &[u8], size: u64) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.truncate(&proc, path, size)
+}
+
 /// fsync(2).
 pub fn fsync(fd: usize) -> Result<(), Errno> {
     syscalls::fsync(&*file(fd)?)
@@ -105,6 +166,24 @@ pub fn sync() -> Result<(), Errno> {
 pub fn chdir(path: &[u8]) -> Result<(), Errno> {
     let (proc, vfs) = caller()?;
     vfs.chdir(&proc, path)
+}
+
+/// fchdir(2).
+pub fn fchdir(fd: usize) -> Result<(), Errno> {
+    let (proc, vfs) = caller()?;
+    vfs.fchdir(&proc, fd)
+}
+
+/// umask(2): the former mask.
+pub fn umask(mask: u32) -> Result<u32, Errno> {
+    Ok(curproc()?.set_umask(mask))
+}
+
+/// From now on the calling process acts for `cred`: setuid(2), setgid(2) and setgroups(2) in one. Nobody is asked: a
+/// kernel's programs are all its own.
+pub fn setcred(cred: Cred) -> Result<(), Errno> {
+    curproc()?.set_cred(cred);
+    Ok(())
 }
 
 /// statvfs(2).
