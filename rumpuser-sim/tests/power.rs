@@ -6,6 +6,7 @@ use rumpdev::disk::Disk;
 use rumpdev::md::MemoryDisk;
 use rumpfs_ffs::check::check;
 use rumpfs_ffs::check::repair::repair;
+use rumpuser::Errno;
 use rumpuser_sim::bio::{PowerCut, Record};
 use rumpuser_sim::{Universe, sweep};
 use rumpvfs::vnode::Wait;
@@ -170,17 +171,13 @@ fn judge_one(tree: &Tree, history: &History, moment: usize, rule: Rule) -> Resul
 }
 
 /// Mounts `image` in the system's kernel, and gives all that it shows.
-fn look(recorded: &Recorded, image: &[u8], options: &str) -> Tree {
-    recorded
-        .after
-        .with_bytes(|bytes| bytes.copy_from_slice(image));
-    let system = &recorded.system;
-    let mount = system.mount(AFTER, options);
-    let mount = mount.unwrap_or_else(|errno| panic!("it cannot be mounted: {errno}"));
+fn look(system: &System, after: &MemoryDisk, image: &[u8], options: &str) -> Result<Tree, Errno> {
+    after.with_bytes(|bytes| bytes.copy_from_slice(image));
+    let mount = system.mount(AFTER, options)?;
     let mut tree = Tree::new();
     system.tree("", &mut tree).expect("all of it can be read");
     system.vfs.unmount(&mount).expect("it can be unmounted");
-    tree
+    Ok(tree)
 }
 
 /// Cuts at `moment`, repairs, looks.
@@ -196,7 +193,7 @@ fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>) {
     assert!(left.is_empty(), "{left:#?}");
     let again = check(&image).expect("it can be checked");
     assert!(again.is_consistent());
-    let tree = look(recorded, &image.0, "ro");
+    let tree = look(&recorded.system, &recorded.after, &image.0, "ro").expect("it can be mounted");
     if let Err(what) = judge(&tree, &recorded.histories, moment, Rule::Repaired) {
         let found: Vec<String> = repaired.repaired.iter().map(|f| format!("  {f}")).collect();
         let paths: Vec<String> = tree
@@ -258,5 +255,72 @@ fn every_prefix_of_what_was_written_has_what_was_synced() {
         every_prefix_of_what_was_written_has_what_was_synced,
         1,
         every_prefix
+    );
+}
+
+/// Volumes that NetBSD left with a log to replay, with the trees that it shows afterwards.
+const LOGGED: [&str; 4] = [
+    "ffs1-log-cut-a",
+    "ffs2-log-cut-a",
+    "ffs2-log-cut-b",
+    "ffs2-log-cut-16k",
+];
+
+/// Mounts a volume with a log, and cuts at any moment of the replay.
+fn cuts_of_a_replay(universe: &Universe) {
+    let mut stream = universe.stream("replay");
+    let name = LOGGED[universe.seed() as usize % LOGGED.len()];
+    let Some(logged) = rump_tests::disk::Disk::by_netbsd(name) else {
+        return;
+    };
+    let bytes = std::fs::read(&logged.image).expect("the image");
+    let system = System::boot(universe, bytes.clone(), true, 8 << 20);
+    system.disk.start_record();
+    let mount = system.mount("ld0", "").expect("it can be mounted");
+    system.vfs.unmount(&mount).expect("it can be unmounted");
+    let record = system.disk.take_record().expect("it was started");
+    universe.note(&format!("{name}: {} moments", record.len()));
+    assert!(record.len() > 2, "{name} was not replayed");
+    let after = MemoryDisk::new(bytes);
+    system
+        .vfs
+        .add_device(Disk::new(1, after.clone()))
+        .expect("room for a disk");
+    for _ in 0..CUTS {
+        let moment = stream.below(record.len() as u64 + 1) as usize;
+        let image = record.cut(moment, PowerCut::Any(&mut stream));
+        // Once the log is done with, and before the volume is unmounted, it wants a check, and has nothing to find.
+        let tree = look(&system, &after, &image, "").or_else(|errno| match errno {
+            Errno::EROFS => look(&system, &after, &image, "ro"),
+            errno => Err(errno),
+        });
+        let tree = tree.expect("it can be mounted");
+        for Found { path, bytes, .. } in &tree {
+            let found = rump_tests::tree::fingerprint(bytes);
+            let expected = logged.tree.nodes.get(path.trim_start_matches('/'));
+            assert_eq!(Some(&found), expected, "{name}, cut at {moment}: {path}");
+        }
+        let is_file =
+            |node: &&rump_tests::tree::Node| matches!(node, rump_tests::tree::Node::File { .. });
+        let files = logged.tree.nodes.values().filter(is_file).count();
+        assert_eq!(tree.len(), files, "{name}, cut at {moment}");
+        let left = after.with_bytes(|bytes| bytes.to_vec());
+        let report = check(&Image(left)).expect("it can be checked");
+        let findings: Vec<String> = report.findings.iter().map(|f| f.to_string()).collect();
+        assert!(
+            findings.is_empty(),
+            "{name}, cut at {moment}: {findings:#?}"
+        );
+    }
+    system.shutdown();
+}
+
+#[test]
+fn a_replay_that_the_power_cuts_off_is_repeated() {
+    sweep!(
+        a_replay_that_the_power_cuts_off_is_repeated,
+        4,
+        cuts_of_a_replay,
+        64 << 20
     );
 }
