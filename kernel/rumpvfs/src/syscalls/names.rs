@@ -61,8 +61,22 @@ impl Vfs {
 
     /// What `name` in `dir` names; the directory is locked exclusively.
     fn named(&self, dir: &VnodeRef, name: &[u8]) -> Result<Option<VnodeRef>, Errno> {
+        match self.number(dir, name)? {
+            Some(ino) => dir.mount().vget(ino).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The number of the file that `name` in `dir` names; the directory is locked exclusively, so that the name cache does not
+    /// contradict it.
+    fn number(&self, dir: &VnodeRef, name: &[u8]) -> Result<Option<InodeNumber>, Errno> {
+        match self.names.lookup(dir.id(), name) {
+            Some(Known::File(ino)) => return Ok(Some(ino)),
+            Some(Known::Nothing) => return Ok(None),
+            None => {}
+        }
         match dir.ops().lookup(name) {
-            Ok(ino) => dir.mount().vget(ino).map(Some),
+            Ok(ino) => Ok(Some(ino)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -78,10 +92,8 @@ impl Vfs {
     ) -> Result<VnodeRef, Errno> {
         let _locked = dir.lock_exclusive();
         check_dir_writable(dir, cred)?;
-        match dir.ops().lookup(name) {
-            Err(Errno::ENOENT) => {}
-            Ok(_) => return Err(Errno::EEXIST),
-            Err(errno) => return Err(errno),
+        if self.number(dir, name)?.is_some() {
+            return Err(Errno::EEXIST);
         }
         self.names.purge(dir.id(), name);
         let ino = make()?;
