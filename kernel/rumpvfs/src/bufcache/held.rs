@@ -10,6 +10,11 @@ impl BufCache {
         self.most_held
     }
 
+    /// How many buffers are held now.
+    pub fn held_count(&self) -> usize {
+        self.state.lock().held
+    }
+
     /// Adds the sectors of the held buffers of device `dev` to `sectors`, as far as that has room without allocating.
     pub(super) fn list_held(&self, dev: u64, sectors: &mut Vec<u64>) {
         let state = self.state.lock();

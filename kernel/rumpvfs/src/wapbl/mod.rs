@@ -13,15 +13,17 @@
 //! # Where things are
 //!
 //! [`raw`] has the bytes, [`ring`] the arithmetic of positions, [`map`] which sectors are in a log. [`Replay`] reads a log
-//! that was left behind.
+//! that was left behind, [`Log`] writes one. FFS replays logs; it does not write them.
 //!
 //! Source: NetBSD wapbl(4), wapbl(9); sys/sys/wapbl.h, sys/sys/wapbl_replay.h, sys/kern/vfs_wapbl.c.
 
+pub mod log;
 pub mod map;
 pub mod raw;
 pub mod replay;
 pub mod ring;
 
+pub use log::{Client, Log, Operation};
 pub use raw::{BadLog, ByteOrder};
 pub use replay::{Orphan, Replay, Source};
 

@@ -254,9 +254,13 @@ impl Fixed {
         }
     }
 
-    /// Begins a list in the log block `bytes`: of `count` entries, in a record of `len` bytes.
-    pub fn encode_list(&self, bytes: &mut [u8], kind: u32, len: u64, count: usize, clear: bool) {
-        bytes.fill(0);
+    /// Puts the head of a list into the log block `bytes`: its type, the bytes of its record, how many entries it has, and
+    /// whether it begins anew.
+    pub fn encode_list(
+        &self,
+        bytes: &mut [u8],
+        (kind, len, count, clear): (u32, u64, usize, bool),
+    ) {
         self.order.put32(bytes, 0, kind);
         self.order.put32(bytes, 4, len as u32);
         self.order.put32(bytes, 8, count as u32);

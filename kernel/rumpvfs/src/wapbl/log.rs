@@ -1,0 +1,508 @@
+//! Writing a log: operations join a transaction, and a flush commits it.
+//!
+//! # The interface
+//!
+//! A file system changes its metadata between [`Log::begin`] and the end of what that answers; the buffer cache
+//! holds them meanwhile ([`Devvp::hold`]). It says which blocks are not metadata any more ([`Log::revoke`]), and which
+//! inodes have no name ([`Log::register_inode`]). [`Log::flush`] commits; [`Client`] is what the file system does
+//! when all operations have ended, before that: freeing blocks in its maps, for example, so that none is used again
+//! before the transaction that frees it is on the disk.
+//!
+//! # A commit
+//!
+//! 1. No operation is running, and none begins.
+//! 2. The records are written behind the head; the device is flushed. What was written to it before, such as file data,
+//!    is stable then as well.
+//! 3. The header with the new head is written: from here on the transaction counts. The device is flushed.
+//! 4. The buffers are released. They are written in place when somebody wants room, or at a checkpoint.
+//!
+//! A device without a volatile cache is never flushed. Threads that flush at the same time share a commit: who finds that one
+//! began after he came, and ended, has nothing left to do.
+//!
+//! # Room
+//!
+//! An operation says how many buffers it will change at most. If the transaction gets too large with them, or
+//! holds too much of the memory, it is committed first. After a commit there is always room for the largest transaction:
+//! else a *checkpoint* writes every released buffer in place, and the log is empty. It never comes before a commit:
+//! buffers that the transaction holds, or has revoked, are in no other place than the log.
+//!
+//! # Locks
+//!
+//! An operation is like a lock held shared, a commit like one held exclusively; it comes behind the locks of vnodes.
+//! The page daemon never begins one, and writing pages in place needs none: so whoever waits for memory within an operation
+//! is helped without a commit.
+
+use alloc::vec::Vec;
+use rumpkern::kmem;
+use rumpkern::locks::{Condvar, Mutex};
+use rumpkern::uvm::dma::{BioOp, IoFrame};
+use rumpkern::uvm::{Alloc, Frame};
+use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
+
+use super::raw::{self, Fixed, Header};
+use super::ring::Ring;
+use super::{LogError, Orphan, Place};
+use crate::bufcache::Devvp;
+use crate::specfs;
+use crate::vnode::Wait;
+
+/// The most revocations of a transaction before it is committed.
+const MOST_REVOCATIONS: usize = 512;
+
+/// What a file system has to do for its log.
+pub trait Client {
+    /// A commit begins: no operation is running. What is changed here belongs to the transaction.
+    ///
+    /// # Errors
+    /// The commit fails with it; the transaction goes on.
+    fn before_commit(&self) -> Result<(), Errno>;
+}
+
+struct State {
+    /// Operations running, and the buffers that they may still change.
+    open: usize,
+    reserved: usize,
+    committing: bool,
+    /// Commits begun, and the last that succeeded.
+    begun: u64,
+    done: u64,
+    /// What the newest header says.
+    header: Header,
+    /// Metadata that are none any more: sector and bytes.
+    revoked: Vec<(u64, u32)>,
+    /// Inodes without a name.
+    inodes: Vec<Orphan>,
+    /// The log has another list of them.
+    inodes_changed: bool,
+    /// Where the newest list begins.
+    inodes_at: u64,
+    /// A header could not be written: what counts is not known.
+    broken: Option<Errno>,
+}
+
+/// A log that is written.
+pub struct Log {
+    devvp: Devvp,
+    place: Place,
+    fixed: Fixed,
+    ring: Ring,
+    /// Buffers of a transaction at most.
+    most_buffers: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// An operation that is running.
+pub struct Operation<'a> {
+    log: &'a Log,
+    buffers: usize,
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        let mut state = self.log.state.lock();
+        state.open -= 1;
+        state.reserved -= self.buffers;
+        drop(state);
+        self.log.changed.notify_all();
+    }
+}
+
+impl Log {
+    /// Begins an empty log at `place`; from now on writes through `devvp` are held. Nothing is dirty.
+    ///
+    /// # Errors
+    /// `place` is none for a log, or its blocks are not the device's sectors. The device's.
+    pub fn create(devvp: &Devvp, place: &Place) -> Result<Log, LogError> {
+        let fixed = place.fixed()?;
+        if u64::from(devvp.device().info().sector_size) != place.block_size {
+            return Err(Errno::EINVAL.into());
+        }
+        let ring = Ring {
+            start: fixed.circ_off(),
+            size: fixed.circ_size,
+        };
+        // Half of the log, and the lists.
+        let fits = (fixed.circ_size / 2) as usize / (PAGE_SIZE + fixed.block() as usize);
+        let log = Log {
+            devvp: devvp.clone(),
+            place: *place,
+            fixed,
+            ring,
+            most_buffers: fits
+                .saturating_sub(64)
+                .min(devvp.cache().most_held())
+                .max(4),
+            state: Mutex::new(State {
+                open: 0,
+                reserved: 0,
+                committing: false,
+                begun: 0,
+                done: 0,
+                header: Header::default(),
+                revoked: kmem::try_vec(MOST_REVOCATIONS)?,
+                inodes: Vec::new(),
+                inodes_changed: false,
+                inodes_at: 0,
+                broken: None,
+            }),
+            changed: Condvar::new(),
+        };
+        // Both slots, so that none has the header of an older log.
+        for generation in [0, 1] {
+            log.write_header(Header {
+                generation,
+                ..Header::default()
+            })?;
+        }
+        devvp.hold(true);
+        Ok(log)
+    }
+
+    /// How many buffers a transaction has at most.
+    pub fn most_buffers(&self) -> usize {
+        self.most_buffers
+    }
+
+    /// Begins an operation that changes up to `buffers` buffers. Commits first if there is no room for that.
+    ///
+    /// # Errors
+    /// Those of a commit.
+    pub fn begin(&self, client: &dyn Client, buffers: usize) -> Result<Operation<'_>, Errno> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(errno) = state.broken {
+                return Err(errno);
+            }
+            if state.committing {
+                state = self.changed.wait(state);
+                continue;
+            }
+            let held = self.devvp.cache().held_count();
+            let fits = held + state.reserved + buffers <= self.most_buffers
+                && state.revoked.len() < MOST_REVOCATIONS;
+            let is_empty = held == 0 && state.revoked.is_empty();
+            // What is too large for any transaction is tried alone.
+            if fits || (is_empty && state.open == 0) {
+                state.open += 1;
+                state.reserved += buffers;
+                return Ok(Operation { log: self, buffers });
+            }
+            drop(state);
+            self.flush(client)?;
+            state = self.state.lock();
+        }
+    }
+
+    /// The `bytes` bytes at `sector` are no metadata any more: what the log has of them does not count. Within an operation.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn revoke(&self, sector: u64, bytes: u32) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        state.revoked.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        state.revoked.push((sector, bytes));
+        Ok(())
+    }
+
+    /// Inode `ino` has no name: to be freed after a crash. Saying it twice is harmless. Within an operation.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn register_inode(&self, ino: u32, mode: u32) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        if state.inodes.iter().all(|known| known.ino != ino) {
+            state.inodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            state.inodes.push(Orphan { ino, mode });
+            state.inodes_changed = true;
+        }
+        Ok(())
+    }
+
+    /// Inode `ino` has a name, or is freed. Within an operation.
+    pub fn unregister_inode(&self, ino: u32) {
+        let mut state = self.state.lock();
+        let before = state.inodes.len();
+        state.inodes.retain(|known| known.ino != ino);
+        state.inodes_changed |= state.inodes.len() != before;
+    }
+
+    /// Makes everything stable that was done so far: the operations that have ended, and what was written to the device. The
+    /// caller has no operation running.
+    ///
+    /// # Errors
+    /// The client's, the device's, `ENOMEM`: nothing is lost then, and a later flush tries again. Once a header could not be
+    /// written, `EIO` for ever.
+    pub fn flush(&self, client: &dyn Client) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        let before = state.begun;
+        loop {
+            if state.done > before {
+                return Ok(());
+            }
+            if !state.committing {
+                break;
+            }
+            state = self.changed.wait(state);
+        }
+        state.committing = true;
+        state.begun += 1;
+        let this = state.begun;
+        while state.open > 0 {
+            state = self.changed.wait(state);
+        }
+        drop(state);
+        let result = self.commit(client);
+        let mut state = self.state.lock();
+        state.committing = false;
+        if result.is_ok() {
+            state.done = this;
+        }
+        drop(state);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Commits, writes everything in place, and stops holding writes: the log is empty.
+    ///
+    /// # Errors
+    /// `EBUSY`: there are inodes without a name. As [`Log::flush`].
+    pub fn stop(&self, client: &dyn Client) -> Result<(), Errno> {
+        self.flush(client)?;
+        if !self.state.lock().inodes.is_empty() {
+            return Err(Errno::EBUSY);
+        }
+        self.checkpoint()?;
+        self.devvp.hold(false);
+        Ok(())
+    }
+
+    fn commit(&self, client: &dyn Client) -> Result<(), Errno> {
+        if let Some(errno) = self.state.lock().broken {
+            return Err(errno);
+        }
+        client.before_commit()?;
+        let mut sectors = kmem::try_vec(self.devvp.cache().held_count())?;
+        self.devvp.list_held(&mut sectors);
+        sectors.sort_unstable();
+        let state = self.state.lock();
+        let lists_changed = state.inodes_changed || !state.revoked.is_empty();
+        let (header, revoked) = (state.header, state.revoked.len());
+        let inodes = state.inodes.len();
+        drop(state);
+        if sectors.is_empty() && !lists_changed {
+            return specfs::flush(&**self.devvp.device());
+        }
+        let block = self.fixed.block();
+        let lists = |entries: usize, most: usize| entries.div_ceil(most) as u64 * block;
+        let mut length = lists(sectors.len(), self.fixed.blocks_per_list())
+            + lists(revoked, self.fixed.blocks_per_list())
+            + lists(inodes, self.fixed.inodes_per_list()).max(block);
+        for sector in &sectors {
+            let (_, bytes) = self.devvp.held(*sector).ok_or(Errno::EIO)?;
+            length += bytes as u64;
+        }
+        // A log that is full cannot be told from one that is empty.
+        if length >= self.ring.size - self.ring.used(header.head, header.tail) {
+            log::error!(
+                "{}: a transaction of {length} bytes does not fit into the log",
+                self.devvp.name()
+            );
+            return Err(Errno::ENOSPC);
+        }
+        let start = self.ring.advance(header.head, 0);
+        let mut at = start;
+        for list in sectors.chunks(self.fixed.blocks_per_list()) {
+            at = self.write_blocks(at, list)?;
+        }
+        at = self.write_revocations(at)?;
+        let inodes_at = at;
+        at = self.write_inodes(at)?;
+        specfs::flush(&**self.devvp.device())?;
+        let tail = if header.tail == 0 { start } else { header.tail };
+        self.write_header(Header {
+            generation: header.generation.wrapping_add(1),
+            head: at,
+            tail,
+        })?;
+        let mut state = self.state.lock();
+        state.inodes_at = inodes_at;
+        state.inodes_changed = false;
+        state.revoked.clear();
+        let used = self.ring.used(state.header.head, state.header.tail);
+        drop(state);
+        self.devvp.release_held();
+        if used > self.ring.size / 2 {
+            return self.checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Writes everything that is committed in place, and lets the log begin behind it. Nothing is held.
+    fn checkpoint(&self) -> Result<(), Errno> {
+        self.devvp.flush(Wait::Stable)?;
+        let state = self.state.lock();
+        let Header {
+            generation, head, ..
+        } = state.header;
+        let header = match state.inodes.is_empty() {
+            true => Header {
+                generation: generation.wrapping_add(1),
+                ..Header::default()
+            },
+            false => Header {
+                generation: generation.wrapping_add(1),
+                head,
+                tail: state.inodes_at,
+            },
+        };
+        drop(state);
+        self.write_header(header)
+    }
+
+    /// Writes a list of held buffers, with their contents. Answers where the next record goes.
+    fn write_blocks(&self, at: u64, sectors: &[u64]) -> Result<u64, Errno> {
+        let mut frames = kmem::try_vec(sectors.len() + 1)?;
+        let mut head = Frame::alloc(Alloc::Wait)?;
+        let mut len = self.fixed.block();
+        let page = head.get_mut().ok_or(Errno::EIO)?;
+        let bytes = &mut page[..self.fixed.block() as usize];
+        bytes.fill(0);
+        for (n, sector) in sectors.iter().enumerate() {
+            let (frame, count) = self.devvp.held(*sector).ok_or(Errno::EIO)?;
+            len += count as u64;
+            self.fixed.encode_block(bytes, n, *sector, count as u32);
+            frames.push(IoFrame {
+                frame,
+                offset: 0,
+                len: count,
+            });
+        }
+        let list = (raw::WC_BLOCKS, len, sectors.len(), false);
+        self.fixed.encode_list(bytes, list);
+        frames.insert(0, self.block_of(head));
+        self.write_record(at, frames, len)
+    }
+
+    fn write_revocations(&self, mut at: u64) -> Result<u64, Errno> {
+        let most = self.fixed.blocks_per_list();
+        let count = self.state.lock().revoked.len();
+        for from in (0..count).step_by(most) {
+            let entries = most.min(count - from);
+            let list = (raw::WC_REVOCATIONS, self.fixed.block(), entries, false);
+            at = self.write_list(at, list, |fixed, bytes| {
+                let state = self.state.lock();
+                let revoked = state.revoked[from..].iter().take(entries);
+                for (n, (sector, len)) in revoked.enumerate() {
+                    fixed.encode_block(bytes, n, *sector, *len);
+                }
+            })?;
+        }
+        Ok(at)
+    }
+
+    /// The whole list of inodes; the first record says that it begins anew.
+    fn write_inodes(&self, mut at: u64) -> Result<u64, Errno> {
+        let most = self.fixed.inodes_per_list();
+        let count = self.state.lock().inodes.len();
+        for from in (0..count.max(1)).step_by(most) {
+            let entries = most.min(count - from);
+            let list = (raw::WC_INODES, self.fixed.block(), entries, from == 0);
+            at = self.write_list(at, list, |fixed, bytes| {
+                let state = self.state.lock();
+                let inodes = state.inodes[from..].iter().take(entries);
+                for (n, orphan) in inodes.enumerate() {
+                    fixed.encode_inode(bytes, n, orphan.ino, orphan.mode);
+                }
+            })?;
+        }
+        Ok(at)
+    }
+
+    /// Writes a record of one block.
+    fn write_list(
+        &self,
+        at: u64,
+        list: (u32, u64, usize, bool),
+        fill: impl FnOnce(&Fixed, &mut [u8]),
+    ) -> Result<u64, Errno> {
+        let mut frame = Frame::alloc(Alloc::Wait)?;
+        let page = frame.get_mut().ok_or(Errno::EIO)?;
+        let bytes = &mut page[..self.fixed.block() as usize];
+        bytes.fill(0);
+        fill(&self.fixed, bytes);
+        self.fixed.encode_list(bytes, list);
+        let mut frames = kmem::try_vec(1)?;
+        frames.push(self.block_of(frame));
+        self.write_record(at, frames, self.fixed.block())
+    }
+
+    fn block_of(&self, frame: Frame) -> IoFrame {
+        IoFrame {
+            frame,
+            offset: 0,
+            len: self.fixed.block() as usize,
+        }
+    }
+
+    /// Writes a record of `len` bytes at position `at`, in two pieces if it straddles the end.
+    fn write_record(&self, at: u64, frames: Vec<IoFrame>, len: u64) -> Result<u64, Errno> {
+        let [(_, first), (start, _)] = self.ring.parts(at, len);
+        let mut before = kmem::try_vec(frames.len() + 1)?;
+        let mut behind = kmem::try_vec(frames.len() + 1)?;
+        let mut left = first as usize;
+        for io in frames {
+            let here = io.len.min(left);
+            left -= here;
+            if here > 0 {
+                before.push(IoFrame {
+                    frame: io.frame.clone(),
+                    offset: io.offset,
+                    len: here,
+                });
+            }
+            if here < io.len {
+                behind.push(IoFrame {
+                    offset: io.offset + here,
+                    len: io.len - here,
+                    frame: io.frame,
+                });
+            }
+        }
+        self.transfer(at, before)?;
+        if !behind.is_empty() {
+            self.transfer(start, behind)?;
+        }
+        Ok(self.ring.advance(at, len))
+    }
+
+    fn transfer(&self, at: u64, frames: Vec<IoFrame>) -> Result<(), Errno> {
+        let sector = self.place.start + at / SECTOR_SIZE as u64;
+        specfs::transfer(&**self.devvp.device(), BioOp::Write, sector, frames).1
+    }
+
+    /// Writes a commit header, and remembers what it says. If that fails, nobody knows what counts.
+    fn write_header(&self, header: Header) -> Result<(), Errno> {
+        let mut frame = Frame::alloc(Alloc::Wait)?;
+        let page = frame.get_mut().ok_or(Errno::EIO)?;
+        let now = rumpkern::time::wall();
+        let bytes = &mut page[..self.fixed.block() as usize];
+        self.fixed
+            .encode_header(bytes, &header, (now.seconds, now.nanos));
+        let mut frames = kmem::try_vec(1)?;
+        frames.push(self.block_of(frame));
+        let slot = u64::from(header.generation % 2) << self.fixed.shift;
+        let written = self
+            .transfer(slot, frames)
+            .and_then(|()| specfs::flush(&**self.devvp.device()));
+        let mut state = self.state.lock();
+        match written {
+            Ok(()) => state.header = header,
+            Err(errno) => {
+                log::error!("{}: the log cannot be written: {errno}", self.devvp.name());
+                state.broken = Some(Errno::EIO);
+            }
+        }
+        written
+    }
+}
