@@ -416,17 +416,22 @@ impl ReadDir {
         Ok(())
     }
 
-    fn take(&mut self) -> Option<DirEntry> {
+    fn take(&mut self) -> Option<Result<DirEntry, Errno>> {
         let rest = self.batch.get(self.at..)?;
         let (ino, rest) = rest.split_first_chunk::<8>()?;
         let (&[file_type, length], rest) = rest.split_first_chunk::<2>()?;
         let name = rest.get(..usize::from(length))?;
+        let mut copy = match kmem::try_vec(name.len()) {
+            Ok(copy) => copy,
+            Err(errno) => return Some(Err(errno)),
+        };
+        copy.extend_from_slice(name);
         self.at += ENTRY_HEADER + name.len();
-        Some(DirEntry {
-            name: name.to_vec(),
+        Some(Ok(DirEntry {
+            name: copy,
             ino: u64::from_le_bytes(*ino),
             file_type: VnodeType::from_dirent_type(file_type),
-        })
+        }))
     }
 }
 
@@ -443,6 +448,6 @@ impl Iterator for ReadDir {
             self.batch.clear();
             return Some(Err(errno));
         }
-        self.take().map(Ok)
+        self.take()
     }
 }

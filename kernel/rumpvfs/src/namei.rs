@@ -154,6 +154,13 @@ impl Path {
     }
 }
 
+/// A name of its own; `ENOMEM` if there is no room for it.
+fn copy_of(name: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut copy = kmem::try_vec(name.len())?;
+    copy.extend_from_slice(name);
+    Ok(copy)
+}
+
 impl Vfs {
     /// The file that `path` leads to; symbolic links are followed.
     ///
@@ -189,7 +196,7 @@ impl Vfs {
             dots = false;
             if component.last && last == Last::Parent {
                 return Ok(Reached::Name {
-                    name: name.to_vec(),
+                    name: copy_of(name)?,
                     slash: component.slash,
                     dir,
                 });
@@ -197,7 +204,7 @@ impl Vfs {
             let found = match self.step(&dir, name, &context.cred) {
                 Err(Errno::ENOENT) if component.last && last == Last::Create => {
                     return Ok(Reached::Name {
-                        name: name.to_vec(),
+                        name: copy_of(name)?,
                         slash: component.slash,
                         dir,
                     });

@@ -42,7 +42,9 @@ impl Vfs {
     /// The first error; the rest was written all the same.
     pub fn sync(&self, wait: Wait) -> Result<(), Errno> {
         let mut result = Ok(());
-        for mount in self.mounts() {
+        let mut after = 0;
+        while let Some(mount) = self.mount_after(after) {
+            after = mount.id();
             result = result.and(self.sync_mount(&mount, wait));
         }
         result

@@ -6,10 +6,10 @@
 //!
 //! A journal that was in use is replayed ([`crate::recover`]): on the disk, or, mounted for reading, in memory.
 
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
+use rumpkern::kmem;
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vfsops::{FileSystem, Loaded, MountArgs, MountOptions, StatVfs, VfsOps};
@@ -130,7 +130,7 @@ impl FileSystem for Volume {
             _ => 0,
         };
         Ok(Loaded {
-            ops: Box::new(Node::new(self, inode)),
+            ops: kmem::try_box(Node::new(self, inode))?,
             vtype,
             size,
         })
