@@ -99,8 +99,15 @@ impl<'a> Allocator<'a> {
         self.space()?.held.sort_unstable();
         let mut freed = Ok(true);
         while let Some((address, count)) = self.space()?.held.pop() {
-            if let Err(fault) = self.free(address, count) {
-                freed = Err(fault);
+            match self.free(address, count) {
+                Ok(()) => {}
+                // What cannot be right is left to a check.
+                Err(fault @ Fault::Corrupt(_)) => freed = Err(fault),
+                Err(fault) => {
+                    // There may be memory for its group, or the disk may answer, another time.
+                    self.space()?.held.push((address, count));
+                    return Err(fault);
+                }
             }
         }
         freed

@@ -139,8 +139,13 @@ impl Node {
             return Ok(());
         }
         let volume = &*self.volume;
-        self.inode()
-            .store(&volume.sb, &volume.device, Wait::Started)
+        let stored = self
+            .inode()
+            .store(&volume.sb, &volume.device, Wait::Started);
+        stored.inspect_err(|_| {
+            // It has still changed: the next who asks tries again.
+            self.is_changed.store(true, Ordering::Release);
+        })
     }
 
     /// Changes attributes.

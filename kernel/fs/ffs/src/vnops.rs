@@ -294,8 +294,8 @@ impl VnodeOps for Node {
             self.volume.release(self.ino, self.vtype == VnodeType::Dir);
             self.volume.nameless.fetch_sub(1, Ordering::AcqRel);
         } else {
-            // If it fails, it was logged.
-            let _ = self.update();
+            // If it fails, it was logged, and what is on the disk is to be checked.
+            let _ = self.volume.changed(self.store_changed());
         }
     }
 
