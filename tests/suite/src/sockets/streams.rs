@@ -9,6 +9,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use rump::fs::{self, File};
+use rump::net::{TcpListener, TcpStream};
+use rump::poll::{Events, PollFd, poll};
 use rump::sys::{
     self, Domain, FileFlags, MsgFlags, ProtoOption, ProtoOptionName, Shutdown, SockOption,
     SockOptionName, SockType,
@@ -171,12 +173,17 @@ fn a_full_queue_lets_others_wait() -> Outcome {
 }
 
 fn closing_who_listens_resets_who_waits() -> Outcome {
-    let (listener, address) = fine!(listening(4));
-    let client = fine!(stream());
-    fine!(sys::connect(client, address));
-    fine!(sys::setsockopt(client, SockOption::RcvTimeo(Some(LONG))));
-    fine!(sys::close(listener));
-    fails!(sys::read(client, &mut [0; 8]), ECONNRESET);
+    let listener = fine!(TcpListener::bind(local(0)));
+    let client = fine!(TcpStream::connect(fine!(listener.local_addr())));
+    // Whose handshake is not over yet is not waiting yet.
+    let mut fds = [PollFd {
+        file: Some(listener.file().clone()),
+        interest: Events::READABLE,
+        found: Events::empty(),
+    }];
+    same!(fine!(poll(&mut fds, Some(LONG))), 1);
+    drop((fds, listener));
+    fails!(client.read(&mut [0; 8]), ECONNRESET);
     Ok(())
 }
 
