@@ -97,6 +97,7 @@ package_of() { # TOOL
     mke2fs | debugfs) echo e2fsprogs ;;
     dig) echo bind9-dnsutils ;;
     pip3) echo python3-pip ;;
+    mount.davfs) echo davfs2 ;;
     fuse3/fuse.h) echo libfuse3-dev ;;
     *) echo "$1" ;;
   esac

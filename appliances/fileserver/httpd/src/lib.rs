@@ -66,7 +66,10 @@ pub fn run(components: &[&Component]) -> u8 {
         }
     };
     match serve(&kernel) {
-        Ok(()) => kernel.halt(0),
+        // The operator has stopped it, and halts the kernel.
+        Ok(()) => loop {
+            rumpuser::host().threads().park(None);
+        },
         Err(errno) => {
             log::error!("fileserver: {errno}");
             kernel.halt(1)

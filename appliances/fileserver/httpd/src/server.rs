@@ -4,7 +4,7 @@
 //! gets without waiting for the network, and waits again. A worker may wait for the disk; then
 //! the others go on.
 //!
-//! Lock order: a client's connection, then the table of clients.
+//! Lock order: the workers' turns, a client's connection, the table of clients.
 
 use crate::connection::{Connection, Next};
 use alloc::sync::Arc;
@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use rump::net::{TcpListener, TcpStream};
 use rump::poll::{EventQueue, Events, Watch};
-use rump::sync::Mutex;
+use rump::sync::{Mutex, RwLock};
 use rump::{Errno, Instant, thread, time};
 
 /// Key of the listening socket in the event queue; clients have their slot's number.
@@ -52,6 +52,8 @@ pub struct Server {
     queue: EventQueue,
     _listener_watch: Watch,
     clients: Mutex<Clients>,
+    /// Held shared by each worker that is at work, files and all.
+    turns: RwLock<()>,
     stopped: AtomicBool,
 }
 
@@ -84,12 +86,13 @@ impl Server {
             queue,
             _listener_watch: watch,
             clients: Mutex::new(Clients::default()),
+            turns: RwLock::new(()),
             stopped: AtomicBool::new(false),
         };
         Ok(Arc::new(server))
     }
 
-    /// Serves, for ever: starts the workers and is one of them.
+    /// Serves until it is stopped: starts the workers and is one of them.
     ///
     /// # Errors
     /// `EAGAIN` if the host has no thread left for the workers.
@@ -106,11 +109,12 @@ impl Server {
     /// made under a hidden name has not got its own.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        // A turn has an end, and who takes one now sees that there is nothing more to do.
+        let _nobody_works = self.turns.write();
         let slots = self.clients.lock().slots.len();
         for slot in 0..slots {
             let client = self.clients.lock().get(slot);
             if let Some(client) = client {
-                // A worker that is at it comes back soon: a turn has an end.
                 client.connection.lock().abandon();
                 self.end(slot, &client);
             }
@@ -131,6 +135,10 @@ impl Server {
         loop {
             let deadline = time::now() + SWEEP;
             self.queue.wait(&mut events, 1, Some(deadline));
+            let _turn = self.turns.read();
+            if self.is_stopped() {
+                return;
+            }
             for event in events.drain(..) {
                 match event.key {
                     LISTENER => self.accept(),
@@ -159,9 +167,6 @@ impl Server {
     }
 
     fn admit(&self, stream: TcpStream) {
-        if self.is_stopped() {
-            return;
-        }
         let count = self.clients.lock().count;
         let full = count >= self.options.clients_max && !self.end_one_idle();
         if full && count >= self.options.clients_max + REFUSALS_MAX {
@@ -208,10 +213,6 @@ impl Server {
         let Some(mut connection) = client.connection.try_lock() else {
             return;
         };
-        // Seen by whoever takes a connection after `stop` has had its turn with it.
-        if self.is_stopped() {
-            return;
-        }
         client.set_interest(Events::empty());
         let wall = time::wall().seconds;
         let next = connection.advance(&self.options.root, time::now(), wall);

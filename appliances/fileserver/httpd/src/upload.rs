@@ -79,8 +79,10 @@ impl Drop for Upload {
         if self.named {
             return;
         }
-        if let Err(errno) = fs::remove_file(&self.hidden) {
-            log::warn!("fileserver: {} stays: {errno}", self.hidden.escape_ascii());
+        match fs::remove_file(&self.hidden) {
+            // It went with its directory.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => log::warn!("fileserver: {} stays: {errno}", self.hidden.escape_ascii()),
         }
     }
 }

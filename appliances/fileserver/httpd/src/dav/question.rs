@@ -154,8 +154,10 @@ impl<'a> Open<'a> {
     }
 
     fn declare(&mut self, prefix: &'a str, namespace: &'a str) -> Result<(), BadQuestion> {
-        // A reference in a namespace's name would have to be resolved to be compared.
-        if self.declared.len() == PROPERTIES_MAX || namespace.contains('&') {
+        // A reference in a namespace's name would have to be resolved to be compared. A prefix cannot stand for no namespace
+        // (Namespaces in XML 1.0 §5).
+        let is_empty = !prefix.is_empty() && namespace.is_empty();
+        if self.declared.len() == PROPERTIES_MAX || namespace.contains('&') || is_empty {
             return Err(BadQuestion);
         }
         self.declared.push((prefix, namespace, self.names.len()));
@@ -284,6 +286,7 @@ mod tests {
             b"<D:propfind xmlns:D='DAV:'><D:prop/><D:allprop/></D:propfind>",
             b"<D:propfind xmlns:D='DAV:'><E:prop/></D:propfind>",
             b"<a xmlns='DAV:'/>",
+            b"<D:propfind xmlns:D='DAV:'><D:prop><e:f xmlns:e=''/></D:prop></D:propfind>",
             b"<propfind xmlns='DAV:'><allprop/></propfind><propfind xmlns='DAV:'/>",
             b"<!DOCTYPE a [<!ENTITY b 'c'>]><propfind xmlns='DAV:'><allprop/></propfind>",
             b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><propfind xmlns='DAV:'><allprop/></propfind>",

@@ -11,10 +11,14 @@ pub const NAME_MAX: usize = 255;
 
 /// Takes the path out of a request target, decoded and with a slash at its front. Queries are
 /// dropped. `None` for what no path of this server may look like: a `..` or NUL or bad percent
-/// escape, a path or name too long, a target that is neither a path nor a URL.
+/// escape, a path or name too long, a fragment (which is a client's own affair: RFC 9110 §4.2.5), a target that is neither a path
+/// nor a URL.
 pub fn decode(target: &str) -> Option<Vec<u8>> {
     let path = origin_form(target)?;
-    let path = path.split(['?', '#']).next().unwrap_or("");
+    if path.contains('#') {
+        return None;
+    }
+    let path = path.split('?').next().unwrap_or("");
     let mut decoded = Vec::with_capacity(path.len().min(PATH_MAX));
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
