@@ -61,10 +61,17 @@ impl Allocator<'_> {
             for piece in 0..(sb.bsize as usize / PIECE) {
                 let at = at + (piece * PIECE) as u64;
                 let fault = |errno| Fault::Device { at, errno };
-                let mut buf = device
-                    .getblk(at / SECTOR_SIZE as u64, PIECE)
-                    .map_err(fault)?;
-                for inode in buf.chunks_exact_mut(sb.format.inode_size()) {
+                // A spoiled count can end within a block: the inodes before it may be in use.
+                let buf = match done.is_multiple_of(sb.inopb) {
+                    true => device.getblk(at / SECTOR_SIZE as u64, PIECE),
+                    false => device.bmodify(at / SECTOR_SIZE as u64, PIECE),
+                };
+                let mut buf = buf.map_err(fault)?;
+                let size = sb.format.inode_size();
+                let first = done / sb.inopb * sb.inopb + (piece * PIECE / size) as u32;
+                let kept = done.saturating_sub(first) as usize;
+                for inode in buf.chunks_exact_mut(size).skip(kept) {
+                    inode.fill(0);
                     // di_gen of UFS2.
                     inode[80..84].copy_from_slice(&sb.order.bytes32(generation()));
                 }
@@ -72,7 +79,7 @@ impl Allocator<'_> {
             }
             // In one request. If it fails, so does the writing of every inode there.
             device.write_through(at / SECTOR_SIZE as u64, sb.bsize as usize);
-            done = (done + sb.inopb).min(sb.ipg);
+            done = ((done / sb.inopb + 1) * sb.inopb).min(sb.ipg);
             self.group(index)?.set_initialised(sb, done);
             self.store()?;
             let cg = sb.byte_of(sb.cgtod(index)) / SECTOR_SIZE as u64;
