@@ -387,16 +387,20 @@ run() {
   qemu+=(-chardev "pipe,id=monitor,path=$scratch/monitor" -mon chardev=monitor,mode=control)
   local bounded=()
   [[ -z $timeout ]] || bounded=(timeout --foreground --kill-after=5 "$timeout" "${dies_with_parent[@]}")
-  # In a session of its own: a signal to this terminal's or this script's group is not for QEMU, which would end at once. In the
-  # background, so that a signal ends the wait.
-  setsid "${dies_with_parent[@]}" "${bounded[@]}" "${qemu[@]}" "${qemu_args[@]}" <&9 7>&- 8>&- 9>&- &
-  qemu_pid=$!
   if [[ -t 0 ]]; then
     terminal=$(stty -g)
     # Each key as it is typed, to the guest; but Ctrl-C makes a signal.
     stty -icanon -echo -iexten -icrnl -ixon min 1 time 0
+    # Opened anew: QEMU makes what it shares with us not block, and whoever reads that gets EAGAIN.
+    exec 6<"/proc/$$/fd/0"
+  else
+    exec 6<&0
   fi
-  cat <&0 >&9 7>&- 8>&- &
+  # In a session of its own: a signal to this terminal's or this script's group is not for QEMU, which would end at once. In the
+  # background, so that a signal ends the wait.
+  setsid "${dies_with_parent[@]}" "${bounded[@]}" "${qemu[@]}" "${qemu_args[@]}" <&9 6<&- 7>&- 8>&- 9>&- &
+  qemu_pid=$!
+  cat <&6 >&9 7>&- 8>&- &
   keyboard=$!
   if [[ -n $answers_at ]]; then
     announce "$answers_at" </dev/null 7>&- 8>&- 9>&- &

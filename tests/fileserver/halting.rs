@@ -81,6 +81,8 @@ fn control_c_on_a_terminal_halts_the_guest() {
         fileserver().display()
     );
     let said = scratch("halting").join("terminal.txt");
+    // What an earlier run said is not what this one says.
+    let _ = std::fs::remove_file(&said);
     let mut script = Command::new("script");
     script.args(["-q", "-e", "-f", "-c", &command]).arg(&said);
     script.stdin(Stdio::piped()).stdout(Stdio::null());
@@ -103,7 +105,8 @@ fn control_c_on_a_terminal_halts_the_guest() {
     keys.write_all(b"\x03").expect("script reads");
     wait_for("power button: halting");
     let status = script.wait().expect("script ends");
-    assert!(status.success(), "{status}");
+    let shown = std::fs::read_to_string(&said).unwrap_or_default();
+    assert!(status.success(), "{status}\n{shown}");
     volume::assert_clean(&disk);
     std::fs::remove_file(&disk).expect("our own file");
 }
