@@ -8,8 +8,9 @@ use rump_tests::hosted::Mounted;
 use rump_tests::random::Random;
 use rump_tests::spoil::Image;
 use rump_tests::tree::Tree;
+use rump_tests::volume;
 use rumpdev::md::MemoryDisk;
-use rumpfs_ffs::check::{check, repair};
+use rumpfs_ffs::check::check;
 use rumpfs_ffs::superblock::{self, Clean, Flags, Superblock, Tolerance};
 use rumpuser::Errno;
 
@@ -163,34 +164,14 @@ fn repairing_replays_first() {
         let Some(disk) = Disk::by_netbsd(name) else {
             continue;
         };
-        let mut image = Repaired(bytes_of(&disk));
-        let done = repair::repair(&mut image).expect("it can be repaired");
-        assert!(done.left.is_consistent(), "{name}");
+        let mut image = volume::Bytes(bytes_of(&disk));
+        volume::repair(&mut image);
         let sb = superblock(&image.0);
         assert!(!sb.flags.contains(Flags::DOWAPBL), "{name}");
         after(&image.0, "", |mounted| {
             assert_shows(mounted, &disk.tree, name);
         })
         .expect("mounted");
-    }
-}
-
-/// An image to be repaired.
-struct Repaired(Vec<u8>);
-
-impl rumpfs_ffs::disk::Metadata for Repaired {
-    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
-        Image(&self.0).read(offset, len, visit)
-    }
-}
-
-impl repair::Repairable for Repaired {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let place = self
-            .0
-            .get_mut(offset as usize..offset as usize + bytes.len());
-        place.ok_or(Errno::EINVAL)?.copy_from_slice(bytes);
-        Ok(())
     }
 }
 

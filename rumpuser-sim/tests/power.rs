@@ -2,6 +2,8 @@
 
 mod volume;
 
+use powercut::history::{self, History};
+use powercut::judge::{Found, Rule, judge};
 use rumpdev::disk::Disk;
 use rumpdev::md::MemoryDisk;
 use rumpfs_ffs::check::check;
@@ -11,9 +13,8 @@ use rumpuser_sim::bio::{PowerCut, Record};
 use rumpuser_sim::{Universe, sweep};
 use rumpvfs::vnode::Wait;
 use std::sync::{Arc, Mutex};
-use volume::history::{self, History};
 use volume::worker::{Expected, Worker};
-use volume::{Found, Image, System, Tree};
+use volume::{Image, System, Tree};
 
 /// Cut points of a universe.
 const CUTS: u64 = 25;
@@ -95,78 +96,6 @@ fn work(universe: &Universe, options: &str) -> Recorded {
         record,
         histories,
         begun,
-    }
-}
-
-/// How strictly what is found is looked at.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rule {
-    /// After a repair: a file may be in lost+found, and the names of what was not synced say nothing.
-    Repaired,
-    /// After the replay of a log: names too are as they were or as they became.
-    Replayed,
-}
-
-/// Judges a tree that was found after a cut at `moment`.
-fn judge(tree: &Tree, histories: &[History], moment: usize, rule: Rule) -> Result<(), String> {
-    for history in histories {
-        judge_one(tree, history, moment, rule).map_err(|what| {
-            let steps: Vec<String> = history
-                .steps
-                .iter()
-                .map(|step| format!("  {step:?}"))
-                .collect();
-            format!("file {}: {what}\n{}", history.id, steps.join("\n"))
-        })?;
-    }
-    if rule == Rule::Replayed {
-        for Found { path, bytes, .. } in tree {
-            if let Some(id) = history::identity(bytes)
-                && let Some((at, whose, offset)) = history::foreign(id, bytes)
-            {
-                return Err(format!(
-                    "{path}, file {id}: at {at} is what file {whose} had at {offset}"
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn judge_one(tree: &Tree, history: &History, moment: usize, rule: Rule) -> Result<(), String> {
-    let Some(promise) = history.promise(moment) else {
-        return Ok(());
-    };
-    if promise.may_be_gone {
-        // Its inode may be another's by now.
-        return Ok(());
-    }
-    let names: Vec<&Found> = tree
-        .iter()
-        .filter(|found| found.ino == history.ino)
-        .collect();
-    let Some(found) = names.first() else {
-        if rule == Rule::Repaired && promise.sure() == 0 {
-            // A file without a name is kept for what it holds.
-            return Ok(());
-        }
-        return Err(format!(
-            "it was synced and is gone; its names were {:?}",
-            promise.names
-        ));
-    };
-    promise.check_synced(history.id, &found.bytes)?;
-    if rule == Rule::Repaired {
-        return Ok(());
-    }
-    promise.check_rest(history.id, &found.bytes)?;
-    let paths: Vec<&String> = names.iter().map(|found| &found.path).collect();
-    match paths[..] {
-        [path] if promise.names.contains(path) => Ok(()),
-        _ => Err(format!(
-            "it is at {paths:?}, its names were {:?}",
-            promise.names
-        )),
     }
 }
 

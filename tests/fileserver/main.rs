@@ -8,6 +8,7 @@ mod disks;
 mod frames;
 mod halting;
 mod hostile_disks;
+mod killing;
 mod programs;
 mod requests;
 mod webdav;

@@ -421,6 +421,17 @@ impl Guest {
         // SAFETY: kill touches no memory; the group is the one that `start` made, and its leader is not reaped, so its id is its own.
         unsafe { libc::kill(-self.child.id().cast_signed(), signal) };
     }
+
+    /// Kills QEMU itself, as the system does when it wants the memory.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn kill_qemu(&self) {
+        let pid = self.qemu().parse().expect("a number");
+        // SAFETY: kill touches no memory; the process is one of ours by its environment, and `run-qemu.sh` has not reaped it before
+        // it has ended.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
 }
 
 impl Drop for Guest {

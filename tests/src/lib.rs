@@ -13,6 +13,7 @@
 //!
 //! Everything made here lies in `target/tests`.
 
+pub mod blklog;
 pub mod disk;
 pub mod elf;
 pub mod frame;

@@ -1,18 +1,21 @@
 //! FFS volumes that are to be written: made empty by the file system's own newfs, and checked afterwards.
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use rumpfs_ffs::check::check;
+use rumpfs_ffs::check::repair::{self, Repairable, Repaired};
 use rumpfs_ffs::disk::Metadata;
 use rumpfs_ffs::mkfs::{Options, Plan};
 use rumpfs_ffs::order::Order;
 use rumpfs_ffs::superblock::{self, Clean, Tolerance};
 use rumpuser::Errno;
+use rumpuser_hosted::Host;
 
 use crate::disk::Format;
+use crate::spoil::Image;
 
 /// An image file as the file system's own code reads it.
 pub struct ImageFile(RefCell<File>);
@@ -24,6 +27,15 @@ impl ImageFile {
     /// If it cannot be opened.
     pub fn open(path: &Path) -> Self {
         Self(RefCell::new(File::open(path).expect("the image")))
+    }
+
+    /// The file at `path`, to be repaired.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    pub fn open_to_write(path: &Path) -> Self {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        Self(RefCell::new(file.expect("the image")))
     }
 }
 
@@ -38,6 +50,45 @@ impl Metadata for ImageFile {
         visit(&bytes);
         Ok(())
     }
+}
+
+impl Repairable for ImageFile {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let file = self.0.get_mut();
+        file.seek(SeekFrom::Start(offset))
+            .and_then(|_| file.write_all(bytes))
+            .map_err(|_| Errno::EIO)
+    }
+}
+
+/// An image in memory, to be checked and repaired.
+pub struct Bytes(pub Vec<u8>);
+
+impl Metadata for Bytes {
+    fn read(&self, offset: u64, len: usize, visit: &mut dyn FnMut(&[u8])) -> Result<(), Errno> {
+        Image(&self.0).read(offset, len, visit)
+    }
+}
+
+impl Repairable for Bytes {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let start = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let place = self.0.get_mut(start..start + bytes.len());
+        place.ok_or(Errno::EINVAL)?.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Replays and repairs a volume, after which nothing is wrong with it.
+///
+/// # Panics
+/// If it cannot be repaired.
+pub fn repair(image: &mut dyn Repairable) -> Repaired {
+    // Replaying a log takes memory of the kernel's.
+    Host::install_for_tests();
+    let done = repair::repair(image).expect("it can be repaired");
+    assert!(done.left.is_consistent(), "{:?}", done.left);
+    done
 }
 
 /// Makes an empty volume of so many bytes.

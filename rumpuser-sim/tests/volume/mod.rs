@@ -1,14 +1,11 @@
-//! What the file-system scenarios share: volumes, a kernel that mounts one, workers that know what they wrote.
-//!
-//! Everything a worker writes is in records of 16 bytes: whose file it is, which write of it, and where. So wherever bytes
-//! turn up, they say where they belong.
+//! What the file-system scenarios share: volumes, a kernel that mounts one, workers that know what they wrote ([`powercut`]).
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub mod history;
 pub mod worker;
 
 use std::sync::Arc;
 
+use powercut::judge::Found;
 use rump::{Component, Config, Kernel};
 use rumpfs_ffs::check::repair::Repairable;
 use rumpfs_ffs::disk::Metadata;
@@ -180,13 +177,6 @@ impl System {
             bytes.extend_from_slice(&piece[..count]);
         }
     }
-}
-
-/// A file that was found.
-pub struct Found {
-    pub path: String,
-    pub ino: u64,
-    pub bytes: Vec<u8>,
 }
 
 /// All files that were found.

@@ -1,6 +1,6 @@
 //! A thread that works on files of its own, and a little on everybody's.
 
-use super::history::{Change, History, RECORD, Step, data};
+use powercut::history::{Change, History, RECORD, Step, data};
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 use rumpuser_sim::{SimDisk, Stream};

@@ -1,7 +1,7 @@
 //! A file on its way in: written under a hidden name, then renamed.
 //!
 //! What was uploaded is made stable (fsync) before it gets its name, so a power cut leaves the old file or the whole
-//! new one. That the name leads to the new one is stable when the file system says so; an answer does not wait for it.
+//! new one. Then the directory is made stable, so that what was answered with 201 or 204 is there after a power cut.
 
 use crate::http::head::Status;
 use crate::place::{self, Placed};
@@ -57,11 +57,13 @@ impl Upload {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         write_all(&self.file, bytes)
     }
-    /// Gives it its name, if `may` agrees with what has it now. Answers what is known of it, and whether it
-    /// replaced something.
+
+    /// Gives it its name, if `may` agrees with what has it now, and makes that stable. Answers what is known of it, and
+    /// whether it replaced something.
     ///
     /// # Errors
-    /// What `may` says, or the file system; nothing has changed then.
+    /// What `may` says, or the file system. Nothing has changed then, unless the last of it failed: the new file is there then,
+    /// but not promised.
     pub fn finish(
         mut self,
         may: impl FnOnce(Option<&Metadata>) -> Result<(), Status>,
@@ -70,6 +72,7 @@ impl Upload {
         let facts = self.file.metadata()?;
         let placed = place::place(&self.hidden, &self.to, may)?;
         self.named = true;
+        sync_directory_of(&self.to)?;
         Ok((facts, placed != Placed::New))
     }
 }
@@ -84,6 +87,20 @@ impl Drop for Upload {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => log::warn!("fileserver: {} stays: {errno}", self.hidden.escape_ascii()),
         }
+    }
+}
+
+/// Makes the names in the directory that `path` is in stable.
+fn sync_directory_of(path: &[u8]) -> Result<(), Errno> {
+    let directory = match place::parent(path) {
+        b"" => b"/".as_slice(),
+        parent => parent,
+    };
+    match File::open(directory) {
+        Ok(directory) => directory.sync_all(),
+        // Removed since, with everything in it.
+        Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -1,5 +1,10 @@
-//! What became of a file: every change, with the moments of the disk's record at which it was begun and had returned. From it follows
-//! what a power cut may leave.
+//! What became of a file: every change, with the moments of the disk's record at which it was begun and had returned. From it
+//! follows what a power cut may leave.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
 
 /// Bytes of a record.
 pub const RECORD: usize = 16;
@@ -11,8 +16,11 @@ pub enum Change {
     Named(String),
     /// `len` bytes at `offset` were written, as write number `number`.
     Written {
+        /// Where, a multiple of [`RECORD`].
         offset: usize,
+        /// How many bytes, a multiple of [`RECORD`].
         len: usize,
+        /// No two writes of a run have the same.
         number: u32,
     },
     /// It was cut off, or extended with a hole.
@@ -26,19 +34,24 @@ pub enum Change {
 /// A change, and when.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// Of what the disk did before this moment nothing is of the change.
     pub begun: usize,
+    /// By this moment the call had returned.
     pub ended: usize,
     /// The call failed: it may have been done partly.
     pub failed: bool,
+    /// What was changed.
     pub change: Change,
 }
 
 /// A file.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// Its number: no two files of a run have the same.
     pub id: u32,
     /// Its inode, which is nobody else's while it is not gone.
     pub ino: u64,
+    /// What was done with it, in order.
     pub steps: Vec<Step>,
 }
 
@@ -137,6 +150,13 @@ impl History {
             }
         }
         name
+    }
+
+    /// Whether it may have had the name `path` when the power went at `moment`.
+    pub fn had_name(&self, path: &str, moment: usize) -> bool {
+        self.steps.iter().any(|step| {
+            step.begun < moment && matches!(&step.change, Change::Named(name) if name == path)
+        })
     }
 
     /// What was promised of it when the power went at `moment`; `None` if it was not synced by then.

@@ -1,0 +1,168 @@
+//! QEMU is killed at any moment while clients upload: every file that was answered for is there afterwards, whole.
+//!
+//! What a killed QEMU had written to its image is there, so this is about the death of the kernel at any moment; what a disk
+//! forgets when the power goes is the business of `power_cuts`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rump_tests::disk::Format;
+use rump_tests::guest::{Boot, Guest, SOON};
+use rump_tests::http::Connection;
+use rump_tests::random::Random;
+use rump_tests::{scratch, volume};
+
+use crate::{assert_sane, fileserver};
+
+/// Clients at the same time, and the names that each uploads to.
+const CLIENTS: u64 = 4;
+const NAMES: usize = 8;
+/// The longest upload, in bytes.
+const LONGEST: usize = 40_000;
+
+/// What is known of the files, by their targets.
+#[derive(Default)]
+struct Known(Mutex<BTreeMap<String, File>>);
+
+/// What is known of a file: which uploads it may hold. The contents follow from the number of the upload.
+#[derive(Clone, Default)]
+struct File {
+    /// The last that was answered with 201 or 204; before it there may be no file.
+    promised: Option<u64>,
+    /// One that was not answered.
+    begun: Option<u64>,
+}
+
+impl Known {
+    fn with<T>(&self, target: &str, change: impl FnOnce(&mut File) -> T) -> T {
+        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(files.entry(target.to_owned()).or_default())
+    }
+}
+
+/// What upload number `number` uploads.
+fn contents(number: u64) -> Vec<u8> {
+    let mut random = Random::new(number);
+    let len = random.below(LONGEST);
+    random.bytes(len)
+}
+
+/// Uploads until the guest does not answer any more. Answers how many uploads were promised.
+fn upload(guest: &Guest, client: u64, seed: u64, next: &AtomicU64, known: &Known) -> u64 {
+    let mut random = Random::new(seed ^ (client << 32));
+    let mut promised = 0;
+    let Ok(mut connection) = Connection::open(guest.address()) else {
+        return 0;
+    };
+    loop {
+        let target = format!("/client{client}-{}", random.below(NAMES));
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let bytes = contents(number);
+        known.with(&target, |file| file.begun = Some(number));
+        let length = format!("Content-Length: {}", bytes.len());
+        let answer = connection
+            .request("PUT", &target, &[&length])
+            .and_then(|()| connection.send(&bytes))
+            .and_then(|()| connection.response("PUT"));
+        let Ok(answer) = answer else {
+            return promised;
+        };
+        assert!([201, 204].contains(&answer.status), "{}", answer.text());
+        known.with(&target, |file| {
+            (file.promised, file.begun) = (file.begun.take(), None);
+        });
+        promised += 1;
+    }
+}
+
+/// Every file is as it was promised. From now on what is there is what is known.
+fn verify(guest: &Guest, known: &Known) {
+    let mut connection = Connection::open(guest.address()).expect("a connection");
+    let mut files = known.0.lock().unwrap_or_else(PoisonError::into_inner);
+    for (target, file) in files.iter_mut() {
+        let answer = connection.exchange("GET", target, &[]).expect("an answer");
+        let found = (answer.status != 404).then_some(answer.body);
+        let may_be: Vec<Option<u64>> = match file.begun {
+            Some(begun) => vec![file.promised, Some(begun)],
+            None => vec![file.promised],
+        };
+        let is = |number: &Option<u64>| number.map(contents) == found;
+        let Some(number) = may_be.iter().find(|number| is(number)) else {
+            let len = found.map(|bytes| bytes.len());
+            panic!("{target}: {len:?} bytes, which is none of the uploads {may_be:?}");
+        };
+        (file.promised, file.begun) = (*number, None);
+    }
+}
+
+/// Makes the volume one that can be mounted again. With a log that is replaying it, after which nothing may be wrong.
+fn recover(disk: &Path, options: &str) {
+    let mut image = volume::ImageFile::open_to_write(disk);
+    let done = volume::repair(&mut image);
+    if options.contains("log") {
+        let wrong: Vec<String> = done.repaired.iter().map(ToString::to_string).collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// Kills guests that serve a volume mounted with `options`, as often as `RUMP_KILLS` says.
+fn kill(name: &str, format: Format, options: &str) {
+    let kills = std::env::var("RUMP_KILLS").ok();
+    let kills: u64 = kills.and_then(|kills| kills.parse().ok()).unwrap_or(3);
+    let mut random = Random::announced();
+    let disk = scratch("killing").join(name);
+    volume::make(&disk, format, 16 << 20);
+    let boot = || {
+        Boot::new(fileserver())
+            .disk(&disk)
+            .keeping_writes()
+            .append(&format!("mount=ld0:/:ffs:{options}"))
+            .start()
+            .serving()
+    };
+    let (next, known) = (AtomicU64::new(1), Known::default());
+    let mut promised = 0;
+    for round in 0..kills {
+        let mut guest = boot();
+        verify(&guest, &known);
+        let after = Duration::from_millis(random.below(900) as u64 + 100);
+        let seed = random.number();
+        promised += std::thread::scope(|scope| {
+            let (guest, next, known) = (&guest, &next, &known);
+            let upload = |client| scope.spawn(move || upload(guest, client, seed, next, known));
+            let clients: Vec<_> = (0..CLIENTS).map(upload).collect();
+            sleep(after);
+            guest.kill_qemu();
+            let promised = |client: std::thread::ScopedJoinHandle<'_, u64>| client.join();
+            clients
+                .into_iter()
+                .map(|client| promised(client).expect("no upload was refused"))
+                .sum::<u64>()
+        });
+        guest.exit_status(SOON);
+        assert_sane(&guest);
+        drop(guest);
+        println!("kill {round} after {after:?}: {promised} uploads promised so far");
+        // Sometimes the guest is the one that replays, sometimes what repairs.
+        if !options.contains("log") || random.below(2) == 0 {
+            recover(&disk, options);
+        }
+    }
+    let mut guest = boot();
+    verify(&guest, &known);
+    guest.signal(libc::SIGTERM);
+    assert_eq!(guest.exit_status(SOON), 0, "{}", guest.console());
+    drop(guest);
+    volume::assert_clean(&disk);
+    assert!(promised > 0, "nothing was uploaded");
+    std::fs::remove_file(&disk).expect("our own file");
+}
+
+#[test]
+fn every_upload_that_was_answered_for_is_there_after_qemu_was_killed_and_a_repair() {
+    kill("plain", Format::UFS2, "rw");
+}
