@@ -6,7 +6,9 @@
 use crate::heap;
 use crate::virtio::{DMA, Failure, Found, Listener, Obituary, Transport, errno, segment};
 use platform_virtio::blk::{BlkConfig, BlkOp, BlkResult, VirtioBlk};
-use rumpuser::{BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, Errno, ThreadId};
+use rumpuser::{
+    BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, Errno, MAX_DISCARD_SECTORS, ThreadId,
+};
 use spin::{Mutex, Once};
 
 /// The most block devices.
@@ -44,7 +46,7 @@ pub(crate) fn attach(found: &Found) -> Result<(), Failure> {
         sector_size: device.block_size,
         read_only: device.read_only,
         volatile_cache: device.volatile_cache,
-        discard: device.max_discard_sectors > 0,
+        discard: u64::from(device.max_discard_sectors) >= MAX_DISCARD_SECTORS,
         max_segments: device.max_segments,
         max_bytes: device.max_bytes,
         queue_depth: device.queue_depth,

@@ -9,7 +9,7 @@ pub use file::FileDisk;
 pub use image::ImageFile;
 pub use ram::{RamDisk, RamDiskStats};
 
-use rumpuser::{BioOp, BioRequest, BlockInfo, Errno, SECTOR_SIZE};
+use rumpuser::{BioOp, BioRequest, BlockInfo, Errno, MAX_DISCARD_SECTORS, SECTOR_SIZE};
 
 /// What is true of every request that a device of this host accepts.
 ///
@@ -26,14 +26,16 @@ fn check(info: &BlockInfo, request: &BioRequest<'_>) -> Result<(u64, usize), Err
     }
     let sectors = match request.op {
         BioOp::Read | BioOp::Write => (bytes / SECTOR_SIZE) as u64,
-        BioOp::Discard { sectors } if info.discard => sectors,
-        BioOp::Discard { .. } => return Err(Errno::EOPNOTSUPP),
+        BioOp::Discard { .. } if !info.discard => return Err(Errno::EOPNOTSUPP),
+        BioOp::Discard { sectors } if sectors > MAX_DISCARD_SECTORS => return Err(Errno::EINVAL),
+        BioOp::Discard { sectors } => sectors,
         BioOp::Flush => return Ok((0, 0)),
     };
     if info.read_only && request.op != BioOp::Read {
         return Err(Errno::EROFS);
     }
-    let aligned = (bytes as u64).is_multiple_of(unit)
+    let aligned = (sectors * SECTOR_SIZE as u64).is_multiple_of(unit)
+        && bytes.is_multiple_of(SECTOR_SIZE)
         && (request.sector * SECTOR_SIZE as u64).is_multiple_of(unit);
     let end = request.sector.checked_add(sectors).ok_or(Errno::EINVAL)?;
     let fits = request.segments.len() <= info.max_segments && bytes <= info.max_bytes;

@@ -12,7 +12,7 @@ use rumpkern::kmem;
 use rumpkern::locks::Mutex;
 use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, DoneFn, IoFrame};
 use rumpkern::uvm::{Alloc, Frame};
-use rumpuser::{BlockInfo, Errno, PAGE_SIZE, SECTOR_SIZE};
+use rumpuser::{BlockInfo, Errno, MAX_DISCARD_SECTORS, PAGE_SIZE, SECTOR_SIZE};
 use rumpvfs::specfs::{self, BlockIo, DeviceInfo};
 
 /// The block major number of `ld` (NetBSD `sys/arch/amd64/conf/majors.amd64`).
@@ -68,6 +68,10 @@ pub struct DiskStats {
     pub written_sectors: u64,
     /// Requests that made writes stable.
     pub flushes: u64,
+    /// Requests that discarded.
+    pub discards: u64,
+    /// Sectors that they discarded.
+    pub discarded_sectors: u64,
     /// Requests that failed.
     pub errors: u64,
 }
@@ -79,6 +83,8 @@ struct Counters {
     writes: AtomicU64,
     written_sectors: AtomicU64,
     flushes: AtomicU64,
+    discards: AtomicU64,
+    discarded_sectors: AtomicU64,
     errors: AtomicU64,
 }
 
@@ -131,6 +137,8 @@ impl Disk {
             writes: get(&self.counters.writes),
             written_sectors: get(&self.counters.written_sectors),
             flushes: get(&self.counters.flushes),
+            discards: get(&self.counters.discards),
+            discarded_sectors: get(&self.counters.discarded_sectors),
             errors: get(&self.counters.errors),
         }
     }
@@ -210,6 +218,9 @@ impl Disk {
         let count = match bio.op {
             BioOp::Flush => return Ok(0),
             BioOp::Discard { .. } if !info.discard => return Err(Errno::EOPNOTSUPP),
+            BioOp::Discard { sectors } if sectors > MAX_DISCARD_SECTORS => {
+                return Err(Errno::EINVAL);
+            }
             BioOp::Discard { sectors } => sectors,
             BioOp::Read | BioOp::Write => bytes / SECTOR_SIZE as u64,
         };
@@ -221,7 +232,9 @@ impl Disk {
             .sector
             .checked_mul(SECTOR_SIZE as u64)
             .ok_or(Errno::EINVAL)?;
-        let aligned = bytes.is_multiple_of(unit) && start_bytes.is_multiple_of(unit);
+        let aligned = bytes.is_multiple_of(unit)
+            && start_bytes.is_multiple_of(unit)
+            && count.is_multiple_of(unit / SECTOR_SIZE as u64);
         if count == 0 || end > sectors || !aligned {
             return Err(Errno::EINVAL);
         }
@@ -233,7 +246,10 @@ impl Disk {
             BioOp::Read => (&self.counters.reads, Some(&self.counters.read_sectors)),
             BioOp::Write => (&self.counters.writes, Some(&self.counters.written_sectors)),
             BioOp::Flush => (&self.counters.flushes, None),
-            BioOp::Discard { .. } => return,
+            BioOp::Discard { .. } => (
+                &self.counters.discards,
+                Some(&self.counters.discarded_sectors),
+            ),
         };
         requests.fetch_add(1, Ordering::Relaxed);
         if let Some(moved) = moved {

@@ -7,7 +7,7 @@ use rumpdev::{Disks, attach_disk};
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpkern::uvm::{Alloc, Frame};
 use rumpkern::{Config, Kernel};
-use rumpuser::{BlockInfo, Errno};
+use rumpuser::{BlockInfo, Errno, MAX_DISCARD_SECTORS};
 use rumpuser_hosted::{Host, RamDisk};
 use rumpvfs::Vfs;
 use rumpvfs::specfs::{BlockIo, transfer};
@@ -171,7 +171,34 @@ fn requests_out_of_range_or_out_of_step_are_refused_before_the_device_sees_them(
         refused("ld2", BioOp::Discard { sectors: 8 }, 0, Vec::new()),
         Err(Errno::EOPNOTSUPP)
     );
+    let sectors = MAX_DISCARD_SECTORS + 8;
+    assert_eq!(
+        refused("ld0", BioOp::Discard { sectors }, 0, Vec::new()),
+        Err(Errno::EINVAL)
+    );
     assert_eq!(refused("ld0", BioOp::Flush, 0, Vec::new()), Ok(()));
+}
+
+#[test]
+fn a_partition_discards_its_own_sectors_and_no_others() {
+    let (part, disk) = (
+        device("ld1f"),
+        kernel().get::<Disks>().unwrap().list()[1].clone(),
+    );
+    let before = disk.stats();
+    let discard =
+        |sector, sectors| transfer(&*part, BioOp::Discard { sectors }, sector, Vec::new()).1;
+    assert_eq!(discard(490, 11), Err(Errno::EINVAL));
+    assert_eq!(discard(490, 0), Err(Errno::EINVAL));
+    assert_eq!(discard(490, 10), Ok(()));
+    let mut bytes = vec![0; 100 * 512];
+    read_bytes(&*device("ld1"), 700, &mut bytes).unwrap();
+    let mut expected = partitioned()[700 * 512..800 * 512].to_vec();
+    expected[90 * 512..].fill(0);
+    assert!(bytes == expected);
+    let after = disk.stats();
+    assert_eq!(after.discards - before.discards, 1);
+    assert_eq!(after.discarded_sectors - before.discarded_sectors, 10);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use crate::{Errno, IoVec, ThreadId};
 /// The unit of every block address: 512 bytes (`DEV_BSIZE`), whatever the device's own sector.
 pub const SECTOR_SIZE: usize = 512;
 
+/// The most sectors in one [`BioOp::Discard`]: 16 MiB.
+pub const MAX_DISCARD_SECTORS: u64 = 32_768;
+
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BioOp {
@@ -17,7 +20,7 @@ pub enum BioOp {
     Flush,
     /// The `sectors` given need not be kept; what they read as afterwards is undefined. No segments.
     Discard {
-        /// How many sectors.
+        /// How many sectors: whole ones of the device, at most [`MAX_DISCARD_SECTORS`].
         sectors: u64,
     },
 }

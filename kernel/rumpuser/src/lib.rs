@@ -35,7 +35,9 @@ mod params;
 mod random;
 mod threads;
 
-pub use bio::{BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, SECTOR_SIZE};
+pub use bio::{
+    BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, MAX_DISCARD_SECTORS, SECTOR_SIZE,
+};
 pub use clock::{Clock, Instant, WallTime};
 pub use console::Console;
 pub use errno::Errno;

@@ -44,7 +44,7 @@ pub trait BlockIo: Send + Sync {
     /// that `done` takes may be held here.
     ///
     /// # Errors
-    /// `EINVAL`: not whole sectors of the device, or beyond its end. `EROFS`. `done` is not called then.
+    /// `EINVAL`: not whole sectors of the device, beyond its end, or too much to discard. `EROFS`. `done` is not called then.
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)>;
 }
 

@@ -10,7 +10,8 @@ use crate::threads::wake;
 use crate::trace::Kind;
 use crate::world::{self, Event};
 use rumpuser::{
-    BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, Errno, IoVec, SECTOR_SIZE, ThreadId,
+    BioDone, BioOp, BioRequest, BlockDevice, BlockInfo, Errno, IoVec, MAX_DISCARD_SECTORS,
+    SECTOR_SIZE, ThreadId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -200,6 +201,8 @@ impl SimDisk {
             .iter()
             .all(|segment| segment.len.is_multiple_of(SECTOR_SIZE));
         let fits = bytes <= self.info.max_bytes && request.segments.len() <= self.info.max_segments;
+        let is_discard = matches!(request.op, BioOp::Discard { .. });
+        let fits = fits && !(is_discard && sectors > MAX_DISCARD_SECTORS);
         match sectors > 0 && end <= self.info.sectors && aligned && whole && fits {
             true => Ok(()),
             false => Err(Errno::EINVAL),

@@ -13,7 +13,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use rumpuser::{
-    BioOp, BioRequest, BlockDevice, BlockInfo, Errno, IoVec, PAGE_SIZE, SECTOR_SIZE, host,
+    BioOp, BioRequest, BlockDevice, BlockInfo, Errno, IoVec, MAX_DISCARD_SECTORS, PAGE_SIZE,
+    SECTOR_SIZE, host,
 };
 
 /// More segments than this are not used in one request, whatever the device takes.
@@ -204,6 +205,9 @@ impl BlockQueue {
             BioOp::Flush => return bio.frames.is_empty().then_some(()).ok_or(Errno::EINVAL),
             BioOp::Discard { .. } if !info.discard => return Err(Errno::EOPNOTSUPP),
             BioOp::Discard { .. } if info.read_only => return Err(Errno::EROFS),
+            BioOp::Discard { sectors } if sectors > MAX_DISCARD_SECTORS => {
+                return Err(Errno::EINVAL);
+            }
             BioOp::Discard { sectors } => sectors,
             BioOp::Write if info.read_only => return Err(Errno::EROFS),
             BioOp::Read | BioOp::Write => {
@@ -228,7 +232,8 @@ impl BlockQueue {
         };
         let unit = (info.sector_size as u64 / SECTOR_SIZE as u64).max(1);
         let end = bio.sector.checked_add(sectors).ok_or(Errno::EINVAL)?;
-        match end <= info.sectors && bio.sector.is_multiple_of(unit) {
+        let is_aligned = bio.sector.is_multiple_of(unit) && sectors.is_multiple_of(unit);
+        match end <= info.sectors && is_aligned {
             true => Ok(()),
             false => Err(Errno::EINVAL),
         }
