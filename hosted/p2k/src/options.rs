@@ -13,7 +13,7 @@ pub struct MountArgs {
     /// Stay in the foreground
     #[arg(short)]
     pub foreground: bool,
-    /// Comma-separated: ro, rw, allow_other, dev, suid, noexec, sync, dirsync, noatime, log, force, remount
+    /// Comma-separated: ro, rw, allow_other, dev, suid, noexec, sync, dirsync, noatime, log, discard, force, remount
     #[arg(short, value_name = "OPTIONS", value_parser = MountOptions::parse)]
     pub options: Vec<MountOptions>,
     /// FILE or FILE:PARTITION
@@ -37,6 +37,8 @@ pub struct MountOptions {
     pub(crate) remount: Option<bool>,
     /// With a journal.
     pub(crate) log: Option<bool>,
+    /// The image's file gives up the room of what is freed.
+    pub(crate) discard: Option<bool>,
     /// In spite of flags that are not known, or a volume that is not clean.
     pub(crate) force: Option<bool>,
 }
@@ -61,6 +63,8 @@ impl MountOptions {
                 "remount" => (&mut options.remount, true),
                 "log" => (&mut options.log, true),
                 "nolog" => (&mut options.log, false),
+                "discard" => (&mut options.discard, true),
+                "nodiscard" => (&mut options.discard, false),
                 "force" => (&mut options.force, true),
                 // What is so anyway: permissions are Linux's to judge, and reading leaves access times alone.
                 "default_permissions" | "noatime" | "relatime" | "nodiratime" => continue,
@@ -105,6 +109,7 @@ impl MountOptions {
                 dirsync: one.dirsync.or(merged.dirsync),
                 remount: one.remount.or(merged.remount),
                 log: one.log.or(merged.log),
+                discard: one.discard.or(merged.discard),
                 force: one.force.or(merged.force),
             };
         }

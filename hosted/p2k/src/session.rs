@@ -103,6 +103,9 @@ fn open(args: &MountArgs, options: Options, chosen: &MountOptions) -> Result<Ima
     if let Some(log) = chosen.log {
         options = options.log(log);
     }
+    if let Some(discard) = chosen.discard {
+        options = options.discard(discard);
+    }
     if let Some(force) = chosen.force {
         options = options.force(force);
     }

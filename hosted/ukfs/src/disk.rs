@@ -10,6 +10,7 @@ use rumpkern::lwp::{KthreadHandle, MemoryUse, set_memory_use};
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpuser::{BlockInfo, Errno, SECTOR_SIZE};
 use rumpuser_hosted::{ImageFile, from_io};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{ReadWriteFlags, preadv2, pwritev};
 use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
@@ -55,13 +56,14 @@ impl ImageDisk {
         if sectors == 0 {
             return Err(Errno::EINVAL);
         }
+        let is_file = image.is_file();
         let info = BlockInfo {
             parent: "file0",
             sectors,
             sector_size: SECTOR_SIZE as u32,
             read_only,
             volatile_cache: true,
-            discard: false,
+            discard: is_file,
             max_segments: SEGMENTS,
             max_bytes: 1 << 20,
             queue_depth: 64,
@@ -178,7 +180,21 @@ impl Shared {
                 let synced = self.image.file().sync_data();
                 synced.map_err(|error| from_io(&error))
             }
-            BioOp::Discard { .. } => Err(Errno::EOPNOTSUPP),
+            BioOp::Discard { sectors } => self.punch(offset_of(bio)?, sectors),
+        }
+    }
+
+    fn punch(&self, offset: u64, sectors: u64) -> Result<(), Errno> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(
+            self.image.file(),
+            flags,
+            offset,
+            sectors * SECTOR_SIZE as u64,
+        ) {
+            // A discard is a hint: a file system that cannot punch holes keeps the data.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => Err(from_io(&error.into())),
         }
     }
 

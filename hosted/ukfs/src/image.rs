@@ -23,6 +23,7 @@ use std::sync::Arc;
 pub struct Options {
     write: bool,
     log: bool,
+    discard: bool,
     force: bool,
     fstype: Option<String>,
     memory_limit: Option<usize>,
@@ -43,6 +44,13 @@ impl Options {
     /// With a journal, where the file system has one (mount option `log`).
     pub fn log(mut self, on: bool) -> Options {
         self.log = on;
+        self
+    }
+
+    /// The image's file gives up the room of what is freed, where the file system says what that is and the host's can have
+    /// holes (mount option `discard`).
+    pub fn discard(mut self, on: bool) -> Options {
+        self.discard = on;
         self
     }
 
@@ -70,6 +78,7 @@ impl Options {
         let words = [
             (!self.write, "ro"),
             (self.log, "log"),
+            (self.discard, "discard"),
             (self.force, "force"),
         ];
         let words = words.iter().filter(|(on, _)| *on).map(|(_, word)| *word);

@@ -2,8 +2,10 @@
 
 use rump_tests::disk::{Disk, Format, write_random};
 use rump_tests::tree::{Node, fingerprint};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use ukfs::{Errno, File, Image, Options, Source, check, mkfs, partitions};
 
@@ -82,6 +84,38 @@ fn an_image_that_was_written_and_closed_is_free_at_once() {
     }
     let image = Image::open(&*path, Options::new()).expect("an image");
     assert_eq!(image.read("/29").expect("the file"), b"\0\0\0\0\0/29");
+}
+
+#[test]
+fn an_image_gives_up_the_room_of_a_file_that_is_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("disk.img");
+    mkfs::make(&*path, &mkfs::Options::new().size(16 << 20)).expect("a volume");
+    let room = || fs::metadata(&path).expect("the image").blocks() * 512;
+    let file = fs::File::options().write(true).open(&path).expect("it");
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let has_holes = fallocate(&file, flags, (16 << 20) - 4096, 4096).is_ok();
+    drop(file);
+    let mut left = Vec::new();
+    for on in [false, true] {
+        let options = Options::new().write(true).discard(on);
+        let image = Image::open(&*path, options).expect("an image");
+        let kept = image.create_file("/kept").expect("a file");
+        kept.write_all_at(&[1; 1 << 20], 0).expect("room");
+        let file = image.create_file("/file").expect("a file");
+        file.write_all_at(&[2; 8 << 20], 0).expect("room");
+        file.sync_all().expect("it is written");
+        drop((kept, file));
+        image.remove_file("/file").expect("it is there");
+        image.close().expect("nothing is in use");
+        left.push(room());
+        let report = check::check(&*path, None).expect("a volume");
+        assert!(report.is_consistent(), "{:?}", report.findings);
+    }
+    let given_up = left[0].saturating_sub(left[1]);
+    assert!(given_up >= 8 << 20 || !has_holes, "{left:?}");
+    let image = Image::open(&*path, Options::new()).expect("an image");
+    assert!(image.read("/kept").expect("the file") == [1; 1 << 20]);
 }
 
 /// An MBR with two slices, of 4 MiB each: NetBSD sys/sys/bootblock.h, `struct mbr_sector`.

@@ -10,6 +10,7 @@
 //! | [`pagecache`] | file contents: read-ahead, write-back, pages lent to the network |
 //! | [`bufcache`] | metadata |
 //! | [`wapbl`] | the journal of metadata |
+//! | [`discard`] | telling devices what is free |
 //! | [`hash`] | seeded hashing of names |
 //! | [`specfs`] | block devices, as file systems see them |
 //! | `syncer` | writing back what nobody waits for |
@@ -41,6 +42,7 @@ extern crate alloc;
 
 mod boot;
 pub mod bufcache;
+pub mod discard;
 pub mod file;
 pub mod hash;
 mod lru;

@@ -110,6 +110,7 @@ impl<'a> Allocator<'a> {
                 }
             }
         }
+        self.space()?.discard();
         freed
     }
 
@@ -211,7 +212,7 @@ impl<'a> Allocator<'a> {
             let block = first / sb.frag;
             let bits = group.block(sb, block) & !mask(first % sb.frag, count);
             group.set_frotor(sb, first);
-            return self.taken(index, block, bits, first);
+            return self.taken(index, block, bits, (first, count));
         }
         if !has_blocks {
             return Ok(None);
@@ -221,7 +222,7 @@ impl<'a> Allocator<'a> {
         };
         group.set_rotor(sb, block);
         let bits = full(sb) & !mask(0, count);
-        self.taken(index, block, bits, block * sb.frag)
+        self.taken(index, block, bits, (block * sb.frag, count))
     }
 
     fn taken(
@@ -229,7 +230,7 @@ impl<'a> Allocator<'a> {
         index: u32,
         block: u32,
         bits: u8,
-        first: u32,
+        (first, count): (u32, u32),
     ) -> Result<Option<u64>, Fault> {
         let sb = self.sb;
         let address = sb.cgbase(index) + u64::from(first);
@@ -240,11 +241,26 @@ impl<'a> Allocator<'a> {
         }
         let change = group.set_block(sb, block, bits)?;
         self.note(index, change)?;
+        self.space()?.taken(sb, address, count);
         Ok(Some(address))
     }
 
-    /// Frees `count` fragments from `address` on, all of one block.
+    /// Frees `count` fragments from `address` on, all of one block: the disk knows nobody who has them.
     pub fn free(&mut self, address: u64, count: u32) -> Result<(), Fault> {
+        let sb = self.sb;
+        self.put_back(address, count)?;
+        let (index, block, _) = self.bits_of(address, count)?;
+        let is_whole = self.group(index)?.block(sb, block) == full(sb);
+        let first = sb.cgbase(index) + u64::from(block * sb.frag);
+        match is_whole {
+            true => self.space()?.freed(sb, first, sb.frag),
+            false => self.space()?.freed(sb, address, count),
+        }
+        Ok(())
+    }
+
+    /// Frees fragments that hold nothing.
+    fn put_back(&mut self, address: u64, count: u32) -> Result<(), Fault> {
         let sb = self.sb;
         let (index, block, bits) = self.bits_of(address, count)?;
         let group = self.group(index)?;
@@ -293,6 +309,7 @@ impl<'a> Allocator<'a> {
             if free & bits == bits {
                 let change = group.set_block(sb, block, free & !bits)?;
                 self.note(index, change)?;
+                self.space()?.taken(sb, behind, new - old);
                 return Ok(Grown {
                     address,
                     moved: false,
@@ -305,7 +322,7 @@ impl<'a> Allocator<'a> {
         let address = if roomy {
             // The next growth finds the room behind it free.
             let address = self.take(home, address, sb.frag)?;
-            self.free(address + u64::from(new), sb.frag - new)?;
+            self.put_back(address + u64::from(new), sb.frag - new)?;
             address
         } else {
             self.take(home, address, new)?

@@ -2,7 +2,8 @@
 //!
 //! A mount's options, besides those that every file system has: `force` mounts in spite of flags that
 //! are not known, for writing also a volume that was not left clean, and for reading one whose journal
-//! cannot be replayed, as mount(8) `-f` does; `log` has no effect.
+//! cannot be replayed, as mount(8) `-f` does; `log` has no effect. `discard` tells the device what becomes free
+//! ([`rumpvfs::discard`]).
 //!
 //! A journal that was in use is replayed ([`crate::recover`]): on the disk, or, mounted for reading, in memory.
 
@@ -43,6 +44,15 @@ impl Volume {
             }
             outcome => outcome,
         }
+    }
+
+    /// Makes it writable as `options` say.
+    fn write_as(&self, options: &MountOptions) -> Result<(), Fault> {
+        self.open_for_writing(options.has("force"))?;
+        if options.has("discard") {
+            self.discard_free();
+        }
+        Ok(())
     }
 
     /// Says on the console what was mounted, and what is to be said against it.
@@ -98,7 +108,7 @@ impl VfsOps for Ffs {
     fn mount(&self, args: &MountArgs) -> Result<Arc<dyn FileSystem>, Errno> {
         let device = args.device()?;
         for (option, _) in &args.options.own {
-            if !matches!(option.as_str(), "force" | "log") {
+            if !matches!(option.as_str(), "force" | "log" | "discard") {
                 log::error!("ffs: {}: there is no option {option}", device.name());
                 return Err(Errno::EINVAL);
             }
@@ -106,7 +116,7 @@ impl VfsOps for Ffs {
         let volume = Volume::open(device, &args.options);
         let volume = volume.map_err(|fault| Errno::from(fault.on(device.name())))?;
         if !args.options.read_only {
-            volume.told(volume.open_for_writing(args.options.has("force")))?;
+            volume.told(volume.write_as(&args.options))?;
         }
         volume.announce();
         Ok(Arc::new(volume))
@@ -177,7 +187,7 @@ impl FileSystem for Volume {
                 }
                 self.told(self.close_for_writing())
             }
-            (false, false) => self.told(self.open_for_writing(options.has("force"))),
+            (false, false) => self.told(self.write_as(options)),
             _ => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ use rumpkern::locks::Mutex;
 use rumpkern::lwp::{self, MemoryUse};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
+use rumpvfs::discard::Discards;
 use rumpvfs::vnode::Wait;
 use rumpvfs::wapbl::Replay;
 
@@ -292,14 +293,34 @@ impl Volume {
         let buf = loaded.store(&self.sb, &self.device, clean)?;
         buf.bwrite().map_err(fault)?;
         self.writable.store(false, Ordering::Release);
-        *space = None;
+        let discards = space.take().and_then(|space| space.discards);
+        drop(space);
+        if let Some(discards) = discards {
+            discards.finish();
+        }
         Ok(())
     }
 
     /// Ends writing at once, by force: the disk keeps saying that it is in use.
     pub fn abandon_writing(&self) {
         self.writable.store(false, Ordering::Release);
-        *self.space.lock() = None;
+        let space = self.space.lock().take();
+        if let Some(discards) = space.and_then(|space| space.discards) {
+            discards.abandon();
+        }
+    }
+
+    /// From now on, what is freed is discarded, if the device does that.
+    pub fn discard_free(&self) {
+        let name = self.device.name();
+        let discards = match Discards::new(self.device.device()) {
+            Ok(Some(discards)) => discards,
+            Ok(None) => return log::warn!("ffs: {name}: the device does not discard"),
+            Err(errno) => return log::warn!("ffs: {name}: nothing will be discarded: {errno}"),
+        };
+        if let Some(space) = self.space.lock().as_mut() {
+            space.discards = Some(discards);
+        }
     }
 
     /// What is free: counters in fragments, blocks, inodes.

@@ -1,10 +1,12 @@
 //! What is free on a volume, in numbers; and writing these numbers, with the superblock, to the disk.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use rumpkern::{kmem, uvm};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
+use rumpvfs::discard::Discards;
 use zerocopy::byteorder::{ByteOrder, I32, I64};
 use zerocopy::{BE, FromBytes, LE};
 
@@ -60,6 +62,8 @@ pub struct Space {
     pub group: Option<Group>,
     /// Fragments that files have lost, but the disk may not know it yet: addresses and counts. It does not grow.
     pub(super) held: Vec<(u64, u32)>,
+    /// What is free is discarded.
+    pub(crate) discards: Option<Arc<Discards>>,
     /// The superblock on the disk has other numbers (`fs_fmod`).
     changed: bool,
 }
@@ -103,6 +107,7 @@ impl Space {
             files_per_directory: u64::from(files).max(1),
             group: None,
             held: kmem::try_vec(most_held()).map_err(Fault::Refused)?,
+            discards: None,
             changed: false,
         })
     }
@@ -178,6 +183,29 @@ impl Space {
         if optim != self.optim {
             self.optim = optim;
             self.changed = true;
+        }
+    }
+
+    /// Fragments are nobody's now: they are to be discarded.
+    pub(super) fn freed(&self, sb: &Superblock, address: u64, count: u32) {
+        if let Some(discards) = &self.discards {
+            let (sector, sectors) = sectors(sb, address, count);
+            discards.add(sector, sectors);
+        }
+    }
+
+    /// Fragments are somebody's again. Waits until nothing is discarded there.
+    pub(super) fn taken(&self, sb: &Superblock, address: u64, count: u32) {
+        if let Some(discards) = &self.discards {
+            let (sector, sectors) = sectors(sb, address, count);
+            discards.taken(sector, sectors);
+        }
+    }
+
+    /// The disk knows that all is free that is.
+    pub(crate) fn discard(&self) {
+        if let Some(discards) = &self.discards {
+            discards.start();
         }
     }
 
@@ -277,6 +305,12 @@ impl Space {
         raw.clean = clean.0;
         Ok(())
     }
+}
+
+/// The sectors of `count` fragments: the first, and how many.
+fn sectors(sb: &Superblock, address: u64, count: u32) -> (u64, u64) {
+    let per_fragment = u64::from(sb.fsize) / SECTOR_SIZE as u64;
+    (address * per_fragment, u64::from(count) * per_fragment)
 }
 
 /// Pieces of files that may be kept until they can be freed: of a small memory, little.

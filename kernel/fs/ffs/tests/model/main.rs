@@ -6,7 +6,7 @@
 //! - `names.rs`: what makes, moves and removes names.
 //!
 //! `FFS_MODEL_STEPS` and `FFS_MODEL_SEED` say how long on each kind of volume, and from which seed on;
-//! `FFS_MODEL_MEMORY` is the limit of memory in KiB.
+//! `FFS_MODEL_MEMORY` is the limit of memory in KiB, `FFS_MODEL_MOUNT` the options of all mounts.
 
 mod bytes;
 mod names;
@@ -36,6 +36,14 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn memory() -> usize {
     number("FFS_MODEL_MEMORY", MEMORY_KIB) as usize * 1024
+}
+
+/// How volume `n` is mounted.
+fn mount(n: usize) -> &'static str {
+    match env::var("FFS_MODEL_MOUNT") {
+        Ok(options) => options.leak(),
+        Err(_) => ["", "discard"][n % 2],
+    }
 }
 
 impl Model {
@@ -138,7 +146,7 @@ impl Model {
         }
         self.close_all();
         let bytes = self.rig.take().expect("mounted").finish(&self.what);
-        self.rig = Some(Rig::new(bytes));
+        self.rig = Some(Rig::with(bytes, self.mount).expect("it can be mounted"));
         self.compare_all();
     }
 }
@@ -151,7 +159,7 @@ fn random_operations_on_each_kind_of_volume_leave_what_the_model_has() {
     for (n, options) in kinds().into_iter().enumerate() {
         let seed = seed + n as u64;
         println!("seed {seed}, {steps} steps");
-        Model::new(options, seed, false).run(steps);
+        Model::new(options, mount(n), seed, false).run(steps);
     }
 }
 
@@ -172,7 +180,7 @@ fn on_a_volume_that_is_full_all_the_time_what_fails_changes_nothing() {
     for (n, options) in tight().into_iter().enumerate() {
         let seed = 100 + seed + n as u64;
         println!("seed {seed}, {steps} steps, full");
-        let mut model = Model::new(options, seed, true);
+        let mut model = Model::new(options, mount(n), seed, true);
         model.run(steps);
         println!("{} times no space", model.refused);
         assert!(

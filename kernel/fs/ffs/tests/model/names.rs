@@ -212,6 +212,7 @@ impl Model {
             assert_eq!(refused, Err(Errno::EROFS), "{}", self.what);
         }
         self.compare_all();
-        assert_eq!(rig.vfs.remount(&mount, "rw"), Ok(()), "{}", self.what);
+        let options = format!("rw,{}", self.mount);
+        assert_eq!(rig.vfs.remount(&mount, &options), Ok(()), "{}", self.what);
     }
 }

@@ -47,6 +47,8 @@ pub struct Model {
     pub next: u64,
     pub open: Vec<Open>,
     pub bsize: u64,
+    /// The mount's options.
+    pub mount: &'static str,
     /// The volume may be full at any time.
     pub tight: bool,
     /// Operations refused for it.
@@ -56,19 +58,20 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(options: Options, seed: u64, tight: bool) -> Model {
+    pub fn new(options: Options, mount: &'static str, seed: u64, tight: bool) -> Model {
         Model {
-            rig: Some(Rig::new(make(options))),
+            rig: Some(Rig::with(make(options), mount).expect("it can be mounted")),
             random: Random(seed),
             names: BTreeMap::new(),
             files: BTreeMap::new(),
             next: 0,
             open: Vec::new(),
             bsize: u64::from(options.bsize.unwrap()),
+            mount,
             tight,
             refused: 0,
             at: 0,
-            what: format!("seed {seed}, {options:?}"),
+            what: format!("seed {seed}, -o {mount:?}, {options:?}"),
         }
     }
 

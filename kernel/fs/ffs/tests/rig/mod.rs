@@ -103,6 +103,9 @@ impl Faults {
     }
 }
 
+/// What sectors that were discarded read as.
+pub const DISCARDED: u8 = 0xd5;
+
 /// A disk in memory, served by a thread of its own.
 pub struct Disk {
     sectors: u64,
@@ -147,10 +150,10 @@ impl Disk {
 }
 
 fn serve(bytes: &mut [u8], left: &Mutex<u64>, bio: &mut Bio) -> Result<(), Errno> {
-    if matches!(bio.op, BioOp::Flush | BioOp::Discard { .. }) {
+    if bio.op == BioOp::Flush {
         return Ok(());
     }
-    if bio.op == BioOp::Write {
+    if bio.op != BioOp::Read {
         let mut left = left.lock().unwrap();
         if *left == 0 {
             return Ok(());
@@ -158,6 +161,9 @@ fn serve(bytes: &mut [u8], left: &Mutex<u64>, bio: &mut Bio) -> Result<(), Errno
         *left -= 1;
     }
     let mut at = bio.sector as usize * SECTOR_SIZE;
+    if let BioOp::Discard { sectors } = bio.op {
+        bytes[at..at + sectors as usize * SECTOR_SIZE].fill(DISCARDED);
+    }
     for io in &mut bio.frames {
         let disk = &mut bytes[at..at + io.len];
         let part = io.offset..io.offset + io.len;
@@ -187,7 +193,7 @@ impl BlockIo for Disk {
             sector_size: 512,
             read_only: false,
             volatile_cache: false,
-            discard: false,
+            discard: true,
             max_bytes: 128 * 1024,
         }
     }
