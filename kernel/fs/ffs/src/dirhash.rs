@@ -12,7 +12,7 @@
 //! of the budget ([`Frame`]), which are never waited for. The hash is seeded: who chooses the names of a
 //! directory cannot choose where they collide.
 //!
-//! Bounds: [`Hashes`] holds those of a volume to a quarter of the memory limit, and to [`MOST_HASHES`] directories; who
+//! Bounds: [`Hashes`] holds those of a volume to a quarter of the memory limit, and to `MOST_HASHES` directories; who
 //! needs more makes others go, those least recently used first. The page daemon gets all that it asks for.
 //!
 //! Locks: a directory's vnode lock decides who changes the hash; the lock in [`Hashed`] is a leaf under which nothing waits.
