@@ -79,7 +79,9 @@ impl Vfs {
             }
         });
         result = result.and(mount.file_system().sync(wait));
-        if let Some(device) = mount.device() {
+        if let Some(device) = mount.device()
+            && !mount.file_system().keeps_log()
+        {
             result = result.and(self.devvp(device).flush(wait));
         }
         match wait {

@@ -128,6 +128,12 @@ pub trait FileSystem: Any + Send + Sync {
         Ok(())
     }
 
+    /// Whether its metadata are in a log once [`FileSystem::sync`] has returned, so that they need not be written in
+    /// place to be stable.
+    fn keeps_log(&self) -> bool {
+        false
+    }
+
     /// Ends the mount: no vnode of it is in use, everything was synced. Leaves the volume clean.
     ///
     /// # Errors

@@ -129,10 +129,10 @@ fn place(order: ByteOrder) -> Place {
     }
 }
 
-fn rig(order: ByteOrder) -> (Arc<Recorder>, Devvp, Log) {
+fn rig(order: ByteOrder) -> (Arc<Recorder>, Devvp, Arc<Log>) {
     let disk = Recorder::new();
     let devvp = Devvp::new(BufCache::new(8, [1, 2]).unwrap(), disk.clone());
-    let log = Log::create(&devvp, &place(order)).expect("there is room");
+    let log = Arc::new(Log::create(&devvp, &place(order)).expect("there is room"));
     (disk, devvp, log)
 }
 

@@ -19,7 +19,7 @@ pub mod space;
 
 use rumpkern::locks::MutexGuard;
 use rumpkern::lwp;
-use rumpuser::Errno;
+use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vnode::Wait;
 
@@ -27,6 +27,9 @@ use crate::corrupt::{Corrupt, Fault};
 use crate::superblock::Superblock;
 use group::{Change, Group, full, mask};
 use space::{Optim, Space};
+
+/// Buffers beyond what a transaction should have that may be held for maps in which blocks are freed.
+const MARGIN: usize = 16;
 
 /// The right to allocate and to free.
 pub struct Allocator<'a> {
@@ -77,19 +80,120 @@ impl<'a> Allocator<'a> {
         if group.block(sb, block) & bits != 0 {
             return Err(group.wrong("free map", block * sb.frag).into());
         }
-        if self.space()?.hold(address, count) {
+        if self.space()?.hold(sb, address, count) {
             return Ok(());
         }
         self.free_held()?;
-        match self.space()?.hold(address, count) {
+        match self.space()?.hold(sb, address, count) {
             true => Ok(()),
             false => Err(Fault::Refused(Errno::EAGAIN)),
         }
     }
 
+    /// Sees to it that [`Allocator::free_later`] can be called for so many pieces, where there is a log.
+    pub fn make_room(&mut self, pieces: usize) -> Result<(), Fault> {
+        self.space()?.make_room(pieces)
+    }
+
+    /// What lies at `count` fragments from `address` on is not metadata any more.
+    pub fn revoke(&mut self, address: u64, count: u32) -> Result<(), Fault> {
+        let sector = self.sb.byte_of(address) / SECTOR_SIZE as u64;
+        let bytes = count * self.sb.fsize;
+        match &self.space()?.log {
+            Some(log) => log.revoke(sector, bytes).map_err(Fault::Refused),
+            None => Ok(()),
+        }
+    }
+
+    /// Frees the old place of a tail that moved. Without a log, the disk has the inode with the new one.
+    pub fn free_moved(&mut self, address: u64, count: u32) -> Result<(), Fault> {
+        match self.space()?.log {
+            Some(_) => self.free_later(address, count),
+            None => self.free(address, count),
+        }
+    }
+
+    /// For a commit: makes what is held free in the maps, as far as there are buffers for them, and stores the group that was
+    /// changed.
+    pub(crate) fn free_for_commit(&mut self) -> Result<(), Fault> {
+        self.space()?.held.sort_unstable();
+        let count = self.space()?.held.len();
+        let room = self.space()?.freed.try_reserve(count);
+        room.map_err(|_| Fault::Refused(Errno::ENOMEM))?;
+        let cache = self.device.cache().clone();
+        let most = cache.most_held() + MARGIN;
+        while let Some((address, count)) = self.space()?.held.pop() {
+            if cache.held_count() >= most {
+                // The next commit frees it; after a crash before, a check does.
+                self.space()?.held.push((address, count));
+                break;
+            }
+            let freed = self.each_block(address, count, |this, address, count| {
+                this.free(address, count)
+            });
+            match freed {
+                Ok(()) => self.space()?.freed.push((address, count)),
+                // What cannot be right is left to a check.
+                Err(fault @ Fault::Corrupt(_)) => return Err(fault),
+                Err(fault) => {
+                    self.space()?.held.push((address, count));
+                    return Err(fault);
+                }
+            }
+        }
+        if self.space()?.held.is_empty() {
+            self.space()?.forget_groups();
+        }
+        self.store()
+    }
+
+    /// The commit is on the disk: what it freed is free.
+    pub(crate) fn forget_freed(&mut self) {
+        if let Some(space) = self.space.as_mut() {
+            space.freed.clear();
+            space.discard();
+        }
+    }
+
+    /// The commit failed: what it freed is held until the next.
+    pub(crate) fn take_back_freed(&mut self) -> Result<(), Fault> {
+        let sb = self.sb;
+        while let Some((address, count)) = self.space()?.freed.pop() {
+            self.each_block(address, count, |this, address, count| {
+                let (index, block, bits) = this.bits_of(address, count)?;
+                let group = this.group(index)?;
+                let free = group.block(sb, block);
+                let change = group.set_block(sb, block, free & !bits)?;
+                this.space()?.taken(sb, address, count);
+                this.note(index, change)
+            })?;
+            if !self.space()?.hold(sb, address, count) {
+                return Err(Fault::Refused(Errno::ENOMEM));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `act` for each block of `count` fragments from `address` on.
+    fn each_block(
+        &mut self,
+        mut address: u64,
+        mut count: u32,
+        mut act: impl FnMut(&mut Self, u64, u32) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        while count > 0 {
+            let part = count.min(self.sb.frag);
+            act(self, address, part)?;
+            (address, count) = (address + u64::from(part), count - part);
+        }
+        Ok(())
+    }
+
     /// Frees what is held. Answers whether that was anything.
     fn free_held(&mut self) -> Result<bool, Fault> {
-        if self.space()?.held.is_empty() {
+        let space = self.space()?;
+        // With a log, a commit does.
+        if space.held.is_empty() || space.log.is_some() {
             return Ok(false);
         }
         let at = self.sb.location;
@@ -331,6 +435,41 @@ impl<'a> Allocator<'a> {
             address,
             moved: true,
         })
+    }
+
+    /// So many free blocks in one piece, or as many as there are: where they start, and how many. Looked for from the group
+    /// in the middle outwards.
+    pub(crate) fn find_run(&mut self, blocks: u32) -> Result<Option<(u64, u32)>, Fault> {
+        let sb = self.sb;
+        let middle = sb.ncg / 2;
+        let outwards = (0..=sb.ncg).flat_map(|n| {
+            let before = (n > 0).then(|| middle.checked_sub(n)).flatten();
+            [before, middle.checked_add(n)]
+        });
+        let mut longest: Option<(u64, u32)> = None;
+        for index in outwards.flatten().filter(|index| *index < sb.ncg) {
+            let found = self.group(index)?.longest_run(sb, blocks);
+            if let Some((first, count)) = found
+                && longest.is_none_or(|(_, known)| count > known)
+            {
+                longest = Some((sb.cgbase(index) + u64::from(first * sb.frag), count));
+                if count == blocks {
+                    break;
+                }
+            }
+        }
+        Ok(longest)
+    }
+
+    /// Takes `blocks` free blocks of one group, from `start` on.
+    pub(crate) fn take_run(&mut self, start: u64, blocks: u32) -> Result<(), Fault> {
+        let sb = self.sb;
+        let index = sb.group_of(start);
+        let first = ((start - sb.cgbase(index)) / u64::from(sb.frag)) as u32;
+        for block in first..first + blocks {
+            self.taken(index, block, 0, (block * sb.frag, sb.frag))?;
+        }
+        Ok(())
     }
 
     /// A wish for a block that begins a new stretch of its file: in the first group from `from` on with

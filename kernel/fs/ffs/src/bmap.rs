@@ -122,6 +122,66 @@ pub fn map(
     Ok(run.extent())
 }
 
+/// The last block of `inode` that has a place, wherever the file ends. What is corrupt counts as having none.
+pub fn last_block(
+    sb: &Superblock,
+    disk: &dyn Metadata,
+    inode: &Inode,
+) -> Result<Option<u64>, Fault> {
+    let Contents::Blocks { direct, indirect } = &inode.contents else {
+        return Ok(None);
+    };
+    let n = u64::from(sb.nindir);
+    let mut first = UFS_NDADDR as u64 + n + n.saturating_mul(n);
+    for (level, address) in indirect.iter().enumerate().rev() {
+        if let Some(block) = last_under(sb, disk, *address, level + 1)? {
+            return Ok(Some(first + block));
+        }
+        first -= n.saturating_pow(level as u32);
+    }
+    let last = direct.iter().rposition(|address| *address != 0);
+    Ok(last.map(|block| block as u64))
+}
+
+/// The last block with a place among those that the indirect block at `address` leads to, counted from its first.
+fn last_under(
+    sb: &Superblock,
+    disk: &dyn Metadata,
+    address: i64,
+    level: usize,
+) -> Result<Option<u64>, Fault> {
+    let place = u64::try_from(address).unwrap_or(0);
+    if address == 0 || !sb.is_data(place, sb.frag) {
+        return Ok(None);
+    }
+    let width = sb.format.pointer_size();
+    let per_piece = PIECE / width;
+    let span = u64::from(sb.nindir).saturating_pow(level as u32 - 1);
+    for piece in (0..sb.bsize as usize / PIECE).rev() {
+        let mut before = per_piece;
+        loop {
+            let start = piece * PIECE;
+            let found = read_in_block(disk, sb.byte_of(place), start, |bytes| {
+                let pointers = bytes.chunks_exact(width).take(before);
+                let known = pointers.map(|bytes| pointer(sb.order, bytes)).enumerate();
+                known.filter(|(_, address)| *address != 0).next_back()
+            })?;
+            let Some((index, child)) = found else {
+                break;
+            };
+            let passed = (piece * per_piece + index) as u64 * span;
+            if level == 1 {
+                return Ok(Some(passed));
+            }
+            if let Some(block) = last_under(sb, disk, child, level - 1)? {
+                return Ok(Some(passed + block));
+            }
+            before = index;
+        }
+    }
+    Ok(None)
+}
+
 /// The byte at which the indirect block at `address` starts.
 fn indirect_place(
     sb: &Superblock,

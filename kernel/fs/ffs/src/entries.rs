@@ -22,7 +22,7 @@ use crate::disk::read_with;
 use crate::inode::Inode;
 use crate::order::Order;
 use crate::raw::DIRBLKSIZ;
-use crate::truncate::Truncate;
+use crate::truncate::{PIECE_BLOCKS, Truncate};
 use crate::volume::Volume;
 
 const UNIT: u64 = DIRBLKSIZ as u64;
@@ -270,7 +270,8 @@ impl Directory<'_> {
         if let Some(moved) = moved {
             barrier(device, sb.byte_of(moved.from))?;
             self.volume.invalidate(moved.from, moved.old);
-            space.free(moved.from, moved.old)?;
+            space.revoke(moved.from, moved.old)?;
+            space.free_moved(moved.from, moved.old)?;
         }
         Ok(())
     }
@@ -309,7 +310,9 @@ impl Directory<'_> {
     fn cut_empty_end(&mut self) -> Result<(), Fault> {
         let shape = Shape::of(&self.volume.sb);
         let mut size = self.inode.size;
-        while size > UNIT {
+        // No more than an operation of a log can cut off; the rest goes with the next name.
+        let least = size.saturating_sub(PIECE_BLOCKS << self.volume.sb.bshift);
+        while size > UNIT.max(least) {
             let (at, piece) = self.place(size - UNIT)?;
             let into = (at % piece as u64) as usize;
             let start = at - into as u64;

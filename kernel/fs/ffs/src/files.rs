@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use crate::balloc::{Balloc, Move, Place, barrier};
 use crate::corrupt::Fault;
 use crate::inode::{Contents, Inode};
+use crate::logging::cost;
 use crate::raw::UFS_NDADDR;
 use crate::truncate::Truncate;
 use crate::vnops::Node;
@@ -49,7 +50,13 @@ impl Node {
     }
 
     /// Gives `offset..offset + len` places; the file is at least that long then.
-    pub(crate) fn allocate(&self, offset: u64, len: u64) -> Result<vnode::Balloc, Fault> {
+    /// Within an operation.
+    pub(crate) fn allocate(
+        &self,
+        vnode: &Arc<Vnode>,
+        offset: u64,
+        len: u64,
+    ) -> Result<vnode::Balloc, Fault> {
         let volume = &*self.volume;
         let sb = &volume.sb;
         volume.begin_change()?;
@@ -60,6 +67,7 @@ impl Node {
         if len == 0 {
             return Ok(vnode::Balloc::default());
         }
+        volume.note_fresh(vnode, self)?;
         let before = self.inode();
         let mut inode = before.clone();
         let size = inode.size.max(end);
@@ -100,7 +108,7 @@ impl Node {
                     self.set_inode(&inode);
                     cut?;
                     if let Some(tail) = moved {
-                        space.free(tail.from, tail.old)?;
+                        space.free_moved(tail.from, tail.old)?;
                     }
                     return Err(fault);
                 }
@@ -112,7 +120,10 @@ impl Node {
         if let Some(tail) = moved {
             inode.store(sb, &volume.device, Wait::Stable)?;
             barrier(&volume.device, sb.byte_of(tail.from))?;
-            space.free(tail.from, tail.old)?;
+            space.free_moved(tail.from, tail.old)?;
+        } else if volume.device.holds() {
+            // With the maps, in one transaction.
+            inode.store(sb, &volume.device, Wait::Started)?;
         } else {
             self.is_changed.store(true, Ordering::Release);
         }
@@ -139,9 +150,10 @@ impl Node {
             return Ok(());
         }
         let volume = &*self.volume;
-        let stored = self
-            .inode()
-            .store(&volume.sb, &volume.device, Wait::Started);
+        let stored = volume.operate(cost::INODE, || {
+            self.inode()
+                .store(&volume.sb, &volume.device, Wait::Started)
+        });
         stored.inspect_err(|_| {
             // It has still changed: the next who asks tries again.
             self.is_changed.store(true, Ordering::Release);
@@ -149,7 +161,7 @@ impl Node {
     }
 
     /// Changes attributes.
-    pub(crate) fn change(&self, new: &SetAttr) -> Result<(), Fault> {
+    pub(crate) fn change(&self, vnode: &Arc<Vnode>, new: &SetAttr) -> Result<(), Fault> {
         let volume = &*self.volume;
         let (sb, device) = (&volume.sb, &volume.device);
         volume.begin_change()?;
@@ -174,14 +186,30 @@ impl Node {
         }
         self.is_changed.store(false, Ordering::Release);
         if size < inode.size {
-            let mut space = volume.allocator()?;
-            let cut = Truncate::new(sb, device, self.vtype).cut(&mut space, &mut inode, size);
+            let cut = self.cut(&mut inode, size);
             self.set_inode(&inode);
             return cut;
         }
-        inode.size = size;
-        self.set_inode(&inode);
-        inode.store(sb, device, Wait::Started)
+        volume.operate(cost::INODE, || {
+            if size > inode.size {
+                volume.note_fresh(vnode, self)?;
+            }
+            inode.size = size;
+            self.set_inode(&inode);
+            inode.store(sb, device, Wait::Started)
+        })
+    }
+
+    /// Cuts the file off at `size`. The caller puts the inode back.
+    fn cut(&self, inode: &mut Inode, size: u64) -> Result<(), Fault> {
+        let volume = &*self.volume;
+        if volume.log().is_some() {
+            volume.cut_in_pieces(inode, size)?;
+        }
+        volume.operate(cost::CUT, || {
+            let mut space = volume.allocator()?;
+            Truncate::new(&volume.sb, &volume.device, self.vtype).cut(&mut space, inode, size)
+        })
     }
 
     /// The last user is gone: a file without a name ends here. Answers whether it is to be forgotten.

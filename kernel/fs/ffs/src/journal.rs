@@ -8,7 +8,7 @@
 
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::wapbl::{Bounds, ByteOrder, Place, Replay, Source};
-use zerocopy::{BE, FromBytes, LE, byteorder};
+use zerocopy::{BE, FromBytes, IntoBytes, LE, byteorder};
 
 use crate::corrupt::{Corrupt, Fault};
 use crate::disk::{Metadata, PIECE};
@@ -21,6 +21,11 @@ pub const BEHIND_FILESYSTEM: u8 = 1;
 /// Where a log lies: inside the volume, as the blocks of an inode that has no name.
 pub const IN_FILESYSTEM: u8 = 2;
 
+/// Of the journal's flags: make a log at the next mount with one, of as many bytes as the length says if that is not 0.
+pub const CREATE: u32 = 1;
+/// Of the journal's flags: remove the log at the next mount.
+pub const REMOVE: u32 = 2;
+
 /// The journal's fields of the superblock, as they are; nothing but the order is judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -30,7 +35,7 @@ pub struct Journal {
     pub version: u8,
     /// [`BEHIND_FILESYSTEM`] or [`IN_FILESYSTEM`].
     pub location: u8,
-    /// 1: make a log at the next mount with one. 2: discard the log that there is.
+    /// [`CREATE`] or [`REMOVE`].
     pub flags: u32,
     /// The log's start, in log blocks from the start of the partition.
     pub address: u64,
@@ -66,6 +71,32 @@ impl Journal {
             block_size: raw.locs[2].get(),
             ino: raw.locs[3].get(),
         })
+    }
+
+    /// The bytes that describe it in a superblock.
+    pub fn encode(&self) -> [u8; 40] {
+        match self.order {
+            Order::Little => self.encode_in::<LE>(),
+            Order::Big => self.encode_in::<BE>(),
+        }
+    }
+
+    fn encode_in<J: byteorder::ByteOrder>(&self) -> [u8; 40] {
+        let raw = RawJournal::<J> {
+            version: self.version,
+            location: self.location,
+            reserved: [0; 2],
+            flags: self.flags.into(),
+            locs: [self.address, self.blocks, self.block_size, self.ino].map(Into::into),
+        };
+        let mut bytes = [0; 40];
+        bytes.copy_from_slice(raw.as_bytes());
+        bytes
+    }
+
+    /// Whether it says where a log is, and not only that there should be one.
+    pub fn is_made(&self) -> bool {
+        self.flags & CREATE == 0 && matches!(self.location, BEHIND_FILESYSTEM | IN_FILESYSTEM)
     }
 
     fn is_block_size_possible(&self) -> bool {

@@ -38,6 +38,9 @@
 //!
 //! # What a crash leaves
 //!
+//! With a log (`logging.rs`): whole operations up to some one, at least all that were synced; a replay puts them in place, in
+//! time proportional to the log.
+//!
 //! Without a log, writes are ordered so that a check can always repair: see `names.rs` for
 //! names and link counts, [`mod@truncate`] for blocks, [`balloc`] for indirect blocks. Few of them are waited for: a
 //! change tells the buffer cache after which others it may be written (`rumpvfs::bufcache`, "Order"). Maps and
@@ -50,10 +53,11 @@
 //! A later one is not held when an earlier is taken.
 //!
 //! 1. vnode locks, as `rumpvfs` orders them: whoever changes a file has its lock exclusively;
-//! 2. a volume's space (`Volume::allocator`): held over reads and writes of groups, inodes and
+//! 2. an operation of the log, where one is kept; a commit is like this lock held exclusively. Pages are made busy within one;
+//! 3. a volume's space (`Volume::allocator`): held over reads and writes of groups, inodes and
 //!    indirect blocks. The page daemon never takes it;
-//! 3. buffers: one at a time;
-//! 4. an inode (`Node::inode`): only to be copied, with nothing allocated meanwhile. The page daemon
+//! 4. buffers: one at a time;
+//! 5. an inode (`Node::inode`): only to be copied, with nothing allocated meanwhile. The page daemon
 //!    takes it, to learn where blocks lie.
 //!
 //! # Sources
@@ -83,6 +87,8 @@ pub mod geometry;
 pub mod inode;
 pub mod journal;
 pub mod link;
+mod logfile;
+mod logging;
 pub mod lookup;
 pub mod maps;
 pub mod mkfs;

@@ -134,10 +134,13 @@ impl Node {
 
     /// Undoes what made `inode`, to which no name leads.
     fn discard(&self, inode: &mut Inode) {
+        let volume = &*self.volume;
         let is_directory = inode.vtype == VnodeType::Dir;
-        if self.volume.changed(self.volume.erase(inode)).is_ok() {
-            self.volume.release(inode.ino, is_directory);
-        }
+        let freed = volume
+            .erase_at_once(inode)
+            .and_then(|()| volume.free_inode(inode.ino, is_directory));
+        // It was logged; the inode stays taken until a check.
+        let _ = volume.changed(freed);
     }
 
     /// Gives a new file its name, after the buffer at the sector `before` if that is one. The inode is stored after those at the
@@ -284,6 +287,10 @@ impl Node {
         self.set_inode(&inode);
         if was > 0 && inode.nlink == 0 {
             self.volume.nameless.fetch_add(1, Ordering::AcqRel);
+            self.volume.register(self.ino, inode.mode())?;
+        }
+        if was == 0 && inode.nlink > 0 {
+            self.volume.unregister(self.ino);
         }
         inode.store_after(&self.volume.sb, &self.volume.device, before)?;
         Ok(Inode::sector(&self.volume.sb, self.ino)?)

@@ -11,6 +11,12 @@ pub enum Order {
 }
 
 impl Order {
+    /// That of this machine.
+    pub const NATIVE: Order = match cfg!(target_endian = "big") {
+        true => Order::Big,
+        false => Order::Little,
+    };
+
     /// The 16-bit number in `bytes`.
     pub fn u16(self, bytes: [u8; 2]) -> u16 {
         match self {

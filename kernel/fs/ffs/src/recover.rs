@@ -17,6 +17,7 @@ use rumpvfs::wapbl::{Orphan, Replay};
 use crate::corrupt::{Corrupt, Fault};
 use crate::inode::Inode;
 use crate::journal;
+use crate::logging::cost;
 use crate::superblock::{self, Clean, Flags, Superblock, Tolerance};
 use crate::volume::Volume;
 
@@ -100,8 +101,10 @@ impl Volume {
             }
             Err(fault) => return Err(fault),
         };
-        let mut space = self.allocator()?;
-        space.free_inode(ino, is_directory)?;
-        space.finish()
+        self.operate(cost::RELEASE, || self.free_inode(ino, is_directory))?;
+        match self.log() {
+            Some(_) => Ok(()),
+            None => self.allocator()?.finish(),
+        }
     }
 }

@@ -11,11 +11,15 @@ use rumpvfs::bufcache::{Buf, Devvp};
 use rumpvfs::vnode::{VnodeType, Wait};
 
 use crate::allocator::Allocator;
+use crate::bmap;
 use crate::corrupt::Fault;
 use crate::disk::PIECE;
 use crate::inode::{Contents, Inode, pointer};
 use crate::raw::{UFS_NDADDR, UFS_NIADDR};
 use crate::superblock::Superblock;
+
+/// Blocks with places that are cut off in one operation of a log, at most.
+pub const PIECE_BLOCKS: u64 = 128;
 
 /// A file being cut.
 pub struct Truncate<'a> {
@@ -59,6 +63,17 @@ impl<'a> Truncate<'a> {
         }
     }
 
+    /// Where the next piece that is cut off `inode`, on its way to `size`, may end: what lies behind is no more than
+    /// [`PIECE_BLOCKS`] blocks, and holes.
+    pub fn next_end(&self, inode: &Inode, size: u64) -> Result<u64, Fault> {
+        let bsize = u64::from(self.sb.bsize);
+        let keep = size.div_ceil(bsize);
+        Ok(match bmap::last_block(self.sb, self.device, inode)? {
+            Some(last) if last >= keep + PIECE_BLOCKS => (last + 1 - PIECE_BLOCKS) * bsize,
+            _ => size,
+        })
+    }
+
     /// Cuts `inode` off at `size`, which is no more than its size. What is returned as a fault
     /// did not keep the file from being cut; blocks may then be lost until a check.
     pub fn cut(
@@ -86,6 +101,7 @@ impl<'a> Truncate<'a> {
         if was_direct.iter().chain(&was_indirect).all(|at| *at == 0) {
             return self.store(inode, Wait::Started);
         }
+        space.make_room(PIECE_BLOCKS as usize + 2 * UFS_NIADDR)?;
         self.store(inode, Wait::Started)?;
         for (level, (address, first)) in was_indirect.into_iter().zip(firsts(sb)).enumerate() {
             let kept = keep.saturating_sub(first);
@@ -140,6 +156,9 @@ impl<'a> Truncate<'a> {
         }
         if keep == 0 {
             self.invalidate(place, sb.frag);
+            if let Err(fault) = space.revoke(place, sb.frag) {
+                self.failed(fault);
+            }
             self.give(space, address, sb.frag);
         }
     }
@@ -186,8 +205,13 @@ impl<'a> Truncate<'a> {
             // Files whose names were in a directory may not lose their inodes before the disk knows.
             let start = self.sb.byte_of(place) / SECTOR_SIZE as u64;
             let bytes = (count * self.sb.fsize) as usize;
-            self.device.write_through(start, bytes);
+            if !self.device.holds() {
+                self.device.write_through(start, bytes);
+            }
             self.invalidate(place, count);
+            if let Err(fault) = space.revoke(place, count) {
+                self.failed(fault);
+            }
         }
         match space.free_later(place, count) {
             Ok(()) => self.freed += u64::from(count),

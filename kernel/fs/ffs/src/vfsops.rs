@@ -2,8 +2,8 @@
 //!
 //! A mount's options, besides those that every file system has: `force` mounts in spite of flags that
 //! are not known, for writing also a volume that was not left clean, and for reading one whose journal
-//! cannot be replayed, as mount(8) `-f` does; `log` has no effect. `discard` tells the device what becomes free
-//! ([`rumpvfs::discard`]).
+//! cannot be replayed, as mount(8) `-f` does; `log` keeps a journal (`logging.rs`), which is made if there is none. `discard`
+//! tells the device what becomes free ([`rumpvfs::discard`]).
 //!
 //! A journal that was in use is replayed ([`crate::recover`]): on the disk, or, mounted for reading, in memory.
 
@@ -48,7 +48,7 @@ impl Volume {
 
     /// Makes it writable as `options` say.
     fn write_as(&self, options: &MountOptions) -> Result<(), Fault> {
-        self.open_for_writing(options.has("force"))?;
+        self.open_for_writing(options.has("force"), options.has("log"))?;
         if options.has("discard") {
             self.discard_free();
         }
@@ -167,7 +167,14 @@ impl FileSystem for Volume {
     }
 
     fn sync(&self, _: Wait) -> Result<(), Errno> {
-        self.told(self.store_superblock())
+        match self.told(self.commit())? {
+            true => Ok(()),
+            false => self.told(self.store_superblock()),
+        }
+    }
+
+    fn keeps_log(&self) -> bool {
+        self.log().is_some()
     }
 
     fn unmount(&self) -> Result<(), Errno> {

@@ -10,6 +10,7 @@ use rumpvfs::vnode::{
     Balloc, DirEntry, DirSink, InodeNumber, NewFile, Rename, Run, SetAttr, Vattr, Vnode, VnodeOps,
     VnodeType, Wait,
 };
+use rumpvfs::wapbl::Operation;
 
 use crate::bmap;
 use crate::corrupt::Fault;
@@ -17,6 +18,7 @@ use crate::dir::{self, Shape};
 use crate::dirhash::{Candidates, Hashed, LEAST_UNITS};
 use crate::inode::{Contents, Inode};
 use crate::link;
+use crate::logging::cost;
 use crate::lookup::{self, Found};
 use crate::raw::DIRBLKSIZ;
 use crate::volume::Volume;
@@ -41,6 +43,8 @@ pub struct Node {
     pub(crate) is_changed: AtomicBool,
     /// It has no name and no blocks any more: its inode is a free one.
     pub(crate) gone: AtomicBool,
+    /// Its data have to be on the disk before the next commit.
+    is_fresh: AtomicBool,
 }
 
 impl Node {
@@ -56,12 +60,32 @@ impl Node {
             room: AtomicU64::new(0),
             is_changed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            is_fresh: AtomicBool::new(false),
         }
     }
 
     /// The inode as it is now.
     pub(crate) fn inode(&self) -> Inode {
         self.inode.lock().clone()
+    }
+
+    /// Whether its data have to be on the disk before the next commit.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_fresh.load(Ordering::Acquire)
+    }
+
+    /// Says so. Answers whether that is news.
+    pub(crate) fn set_fresh(&self, is_fresh: bool) -> bool {
+        self.is_fresh.swap(is_fresh, Ordering::AcqRel) != is_fresh
+    }
+
+    /// Runs a change of up to `buffers` buffers as an operation.
+    fn operate<T>(
+        &self,
+        buffers: usize,
+        change: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<T, Errno> {
+        self.volume.changed(self.volume.operate(buffers, change))
     }
 
     /// How many names it has.
@@ -226,20 +250,24 @@ impl VnodeOps for Node {
         self.growing_tail(size)
     }
 
-    fn balloc(&self, _: &Arc<Vnode>, offset: u64, len: u64) -> Result<Balloc, Errno> {
-        self.volume.changed(self.allocate(offset, len))
+    fn begin_write(&self) -> Result<Option<Operation>, Errno> {
+        self.volume.told(self.volume.begin(cost::WRITE))
     }
 
-    fn setattr(&self, _: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
-        self.volume.changed(self.change(attributes))
+    fn balloc(&self, vnode: &Arc<Vnode>, offset: u64, len: u64) -> Result<Balloc, Errno> {
+        self.volume.changed(self.allocate(vnode, offset, len))
+    }
+
+    fn setattr(&self, vnode: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
+        self.volume.changed(self.change(vnode, attributes))
     }
 
     fn create(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
-        self.volume.changed(self.make_file(name, new))
+        self.operate(cost::NAME, || self.make_file(name, new))
     }
 
     fn mkdir(&self, _: &Arc<Vnode>, name: &[u8], new: &NewFile) -> Result<InodeNumber, Errno> {
-        self.volume.changed(self.make_directory(name, new))
+        self.operate(cost::NAME, || self.make_directory(name, new))
     }
 
     fn symlink(
@@ -249,22 +277,22 @@ impl VnodeOps for Node {
         new: &NewFile,
         target: &[u8],
     ) -> Result<InodeNumber, Errno> {
-        self.volume.changed(self.make_link(name, new, target))
+        self.operate(cost::NAME, || self.make_link(name, new, target))
     }
 
     fn link(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.changed(self.add_name(name, target))
+        self.operate(cost::NAME, || self.add_name(name, target))
     }
 
     fn remove(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.changed(self.remove_file(name, target))
+        self.operate(cost::REMOVE, || self.remove_file(name, target))
     }
 
     fn rmdir(&self, _: &Arc<Vnode>, name: &[u8], target: &Arc<Vnode>) -> Result<(), Errno> {
         let target = node(target)?;
-        self.volume.changed(self.remove_directory(name, target))
+        self.operate(cost::REMOVE, || self.remove_directory(name, target))
     }
 
     fn rename(&self, rename: &Rename<'_>) -> Result<(), Errno> {
@@ -276,11 +304,14 @@ impl VnodeOps for Node {
             to_name: rename.to_name,
             replaced: rename.to.map(node).transpose()?,
         };
-        self.volume.changed(moving.run())
+        self.operate(cost::RENAME, || moving.run())
     }
 
     fn fsync(&self, _: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
         self.volume.told(self.store_changed())?;
+        if self.volume.told(self.volume.commit())? {
+            return Ok(());
+        }
         // The inode shares its buffer; what else belongs to the file are its indirect blocks.
         self.volume.device.flush(wait)
     }

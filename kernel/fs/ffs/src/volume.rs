@@ -17,6 +17,8 @@ use crate::corrupt::{Corrupt, Fault};
 use crate::dirhash::Hashes;
 use crate::disk::{PIECE, read_with};
 use crate::inode::Inode;
+use crate::journal::{Journal, REMOVE};
+use crate::logging::{Logging, cost};
 use crate::raw::{RawSuperblock, SBLOCKSEARCH};
 use crate::superblock::{Clean, Flags, Superblock};
 use crate::truncate::Truncate;
@@ -31,7 +33,11 @@ pub struct Volume {
     /// The way to its metadata.
     pub device: Devvp,
     /// What is free; `None` on a mount for reading.
-    space: Mutex<Option<Space>>,
+    pub(crate) space: Mutex<Option<Space>>,
+    /// The log that is kept, if one is.
+    pub(crate) logging: Logging,
+    /// What the superblock says of a journal.
+    pub(crate) journal: Mutex<Option<Journal>>,
     writable: AtomicBool,
     /// The clean byte to be left behind.
     leaves_clean: AtomicBool,
@@ -53,9 +59,11 @@ impl Volume {
     /// The volume with superblock `sb` on `device`, for reading.
     pub fn new(sb: Superblock, device: Devvp) -> Volume {
         Volume {
+            journal: Mutex::new(sb.journal),
             sb,
             device,
             space: Mutex::new(None),
+            logging: Logging::default(),
             writable: AtomicBool::new(false),
             leaves_clean: AtomicBool::new(false),
             needs_check: AtomicBool::new(false),
@@ -125,6 +133,7 @@ impl Volume {
         let mut space = Allocator::new(&self.sb, &self.device, self.space.lock())?;
         while let Some((ino, is_directory)) = self.take_orphan() {
             space.free_inode(ino, is_directory)?;
+            self.unregister(ino);
         }
         Ok(space)
     }
@@ -150,16 +159,41 @@ impl Volume {
             }
             return;
         }
-        let freed = self
-            .allocator()
-            .and_then(|mut space| space.free_inode(ino, is_directory));
+        let freed = self.operate(cost::RELEASE, || self.free_inode(ino, is_directory));
         // It was logged; the inode stays taken until a check.
         let _ = self.changed(freed);
+    }
+
+    /// Frees the number of a file that is erased, within an operation.
+    pub(crate) fn free_inode(&self, ino: u32, is_directory: bool) -> Result<(), Fault> {
+        self.allocator()?.free_inode(ino, is_directory)?;
+        self.unregister(ino);
+        Ok(())
     }
 
     /// Takes the blocks of a file without a name, and makes its inode a free one. Its number is still
     /// taken.
     pub(crate) fn erase(&self, inode: &mut Inode) -> Result<(), Fault> {
+        if self.log().is_some() {
+            self.cut_in_pieces(inode, 0)?;
+        }
+        self.operate(cost::CUT, || self.erase_at_once(inode))
+    }
+
+    /// Cuts pieces off a file, each an operation of the log, until one is left on the way to `size`.
+    pub(crate) fn cut_in_pieces(&self, inode: &mut Inode, size: u64) -> Result<(), Fault> {
+        loop {
+            let piece = Truncate::new(&self.sb, &self.device, inode.vtype);
+            let end = piece.next_end(inode, size)?;
+            if end == size {
+                return Ok(());
+            }
+            self.operate(cost::CUT, || piece.cut(&mut self.allocator()?, inode, end))?;
+        }
+    }
+
+    /// The same within an operation, for a file of few blocks.
+    pub(crate) fn erase_at_once(&self, inode: &mut Inode) -> Result<(), Fault> {
         let (sb, device) = (&self.sb, &self.device);
         let attributes = Inode::attributes(sb, device, inode.ino)?;
         let mut space = self.allocator()?;
@@ -210,11 +244,12 @@ impl Volume {
         Ok(snapshots.then_some("it has snapshots"))
     }
 
-    /// Makes it writable. The disk says so from the first change on: [`Volume::begin_change`].
+    /// Makes it writable, with a log if it `keeps_log`. The disk says so from the first change on: [`Volume::begin_change`];
+    /// or, with a log, at once.
     ///
     /// # Errors
     /// `EROFS`: it cannot be; a log line says why.
-    pub fn open_for_writing(&self, force: bool) -> Result<(), Fault> {
+    pub fn open_for_writing(&self, force: bool, keeps_log: bool) -> Result<(), Fault> {
         if let Some(why) = self.obstacle(force)? {
             log::warn!("ffs: {}: cannot be written: {why}", self.device.name());
             return Err(Fault::Refused(Errno::EROFS));
@@ -234,12 +269,33 @@ impl Volume {
         drop(space);
         self.says_in_use.store(false, Ordering::Release);
         self.writable.store(true, Ordering::Release);
-        if let Some(replay) = replayed {
+        let opened = self.take_over(replayed.as_deref(), keeps_log);
+        if opened.is_err() {
+            self.abandon_writing();
+        }
+        opened
+    }
+
+    /// Puts in order what was left behind, with a log or without.
+    fn take_over(&self, replayed: Option<&Replay>, keeps_log: bool) -> Result<(), Fault> {
+        let is_removed = |journal: &Journal| journal.flags & REMOVE != 0;
+        if keeps_log {
+            self.start_log(replayed)?;
+        } else if replayed.is_some() {
             // From here on the log does not count.
             self.begin_change()?;
+        } else if self.journal.lock().as_ref().is_some_and(is_removed) {
+            self.remove_log()?;
+        }
+        if let Some(replay) = replayed {
             self.free_orphans(replay.orphans());
         }
         Ok(())
+    }
+
+    /// The disk says that it is in use.
+    pub(crate) fn says_in_use(&self) {
+        self.says_in_use.store(true, Ordering::Release);
     }
 
     /// The clean byte while it is mounted for writing.
@@ -256,6 +312,16 @@ impl Volume {
             return Ok(());
         }
         self.allocator()?.finish()?;
+        self.store_numbers()
+    }
+
+    /// For a commit: frees what was kept for it, and gives the maps, the summary and the superblock to the buffer cache.
+    pub(crate) fn store_changed_space(&self) -> Result<(), Fault> {
+        self.allocator()?.free_for_commit()?;
+        self.store_numbers()
+    }
+
+    fn store_numbers(&self) -> Result<(), Fault> {
         let mut space = self.space.lock();
         if let Some(space) = space.as_mut().filter(|space| space.is_changed()) {
             let buf = space.store(&self.sb, &self.device, self.clean_in_use())?;
@@ -275,6 +341,7 @@ impl Volume {
             *self.space.lock() = None;
             return Ok(());
         }
+        self.stop_log()?;
         self.allocator()?.finish()?;
         let at = self.sb.location;
         let fault = |errno| Fault::Device { at, errno };
@@ -304,6 +371,7 @@ impl Volume {
     /// Ends writing at once, by force: the disk keeps saying that it is in use.
     pub fn abandon_writing(&self) {
         self.writable.store(false, Ordering::Release);
+        self.abandon_log();
         let space = self.space.lock().take();
         if let Some(discards) = space.and_then(|space| space.discards) {
             discards.abandon();

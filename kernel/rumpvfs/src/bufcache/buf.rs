@@ -70,6 +70,11 @@ impl Devvp {
         self.holds.store(holds, Ordering::Release);
     }
 
+    /// Whether what is changed is held.
+    pub fn holds(&self) -> bool {
+        self.holds.load(Ordering::Acquire)
+    }
+
     /// Adds the sectors of the held buffers of the device to `sectors`, in any order, as far as that has room
     /// without allocating.
     pub fn list_held(&self, sectors: &mut Vec<u64>) {

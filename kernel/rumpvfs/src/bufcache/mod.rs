@@ -70,7 +70,7 @@ use rumpuser::{Errno, PAGE_SIZE};
 pub const MAX_BUF: usize = PAGE_SIZE;
 
 /// Buffers that may be held at least, however small the memory: what a rename on a volume with large blocks needs.
-const LEAST_HELD: usize = 48;
+const LEAST_HELD: usize = 64;
 /// Places beyond, for operations that need more than they said.
 const HELD_MARGIN: usize = 32;
 

@@ -207,6 +207,7 @@ impl Vnode {
         let len = (WRITE_CHUNK - offset % WRITE_CHUNK).min(data.len() as u64);
         let share = Share::up_to((offset + len).div_ceil(PAGE) - offset / PAGE);
         let len = len.min((offset / PAGE + share.pages()) * PAGE - offset) as usize;
+        let _operation = self.ops().begin_write()?;
         self.write_chunk(offset, &data[..len])?;
         Ok(len)
     }
@@ -257,6 +258,7 @@ impl Vnode {
         let (first, past) = (start / PAGE, old.div_ceil(PAGE));
         let count = past.saturating_sub(first);
         let _share = Share::of(count);
+        let _operation = self.ops().begin_write()?;
         let mut owned: Vec<Owned> = kmem::try_vec(count as usize)?;
         for index in first..past {
             match self.own(index, false) {

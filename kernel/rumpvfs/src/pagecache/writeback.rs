@@ -12,13 +12,12 @@
 //! log says which, and the error is told to the next fsync of the file and to the next sync or unmount of its mount.
 
 use super::{PAGE, PageCacheStats, State};
-use crate::specfs;
 use crate::vnode::{Vnode, Wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use rumpkern::kmem;
-use rumpkern::locks::Mutex;
+use rumpkern::locks::{Mutex, MutexGuard};
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpkern::uvm::lru::{self, Reclaimed};
 use rumpkern::uvm::{self, Frame, Pageout};
@@ -68,6 +67,24 @@ impl Vnode {
     /// # Errors
     /// The first error of a write since the last call that waited.
     pub fn flush_pages(self: &Arc<Self>, wait: Wait) -> Result<(), Errno> {
+        self.start_pages()?;
+        if wait == Wait::Started {
+            return Ok(());
+        }
+        let mut state = self.written();
+        state.write_error.take().map_or(Ok(()), Err)
+    }
+
+    /// Writes every dirty page, and waits for them. How that went is told to whoever flushes the file next.
+    pub fn settle_pages(self: &Arc<Self>) {
+        if let Err(errno) = self.start_pages() {
+            self.page_state().write_error = Some(errno);
+        }
+        drop(self.written());
+    }
+
+    /// Starts writing every dirty page.
+    fn start_pages(self: &Arc<Self>) -> Result<(), Errno> {
         let mut at = 0;
         loop {
             let mut state = self.page_state();
@@ -75,20 +92,21 @@ impl Vnode {
                 state = self.pages.settled.wait(state);
             }
             let Some(index) = state.tree.next(at, true) else {
-                break;
+                return Ok(());
             };
             drop(state);
             self.write_run(index, false)?;
             at = index + 1;
         }
-        if wait == Wait::Started {
-            return Ok(());
-        }
+    }
+
+    /// Waits until no page is being written.
+    fn written(&self) -> MutexGuard<'_, State> {
         let mut state = self.page_state();
         while state.writing > 0 {
             state = self.pages.settled.wait(state);
         }
-        state.write_error.take().map_or(Ok(()), Err)
+        state
     }
 
     /// Starts writing page `index` and its dirty neighbours: those before it only for a pageout, since a
@@ -258,19 +276,14 @@ impl Vnode {
         true
     }
 
-    /// Makes the file stable: its pages, then its metadata, then the device.
+    /// Makes the file stable: its pages, then its metadata, with the device.
     ///
     /// # Errors
     /// `EIO` and the like.
     pub fn fsync(self: &Arc<Self>) -> Result<(), Errno> {
         self.flush_pages(Wait::Stable)?;
-        let locked = self.lock_exclusive();
-        self.ops().fsync(self, Wait::Stable)?;
-        drop(locked);
-        match self.mount().device() {
-            Some(device) => specfs::flush(&**device),
-            None => Ok(()),
-        }
+        let _locked = self.lock_exclusive();
+        self.ops().fsync(self, Wait::Stable)
     }
 }
 

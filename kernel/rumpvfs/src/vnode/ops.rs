@@ -1,6 +1,8 @@
 //! What a file system does for one of its files.
 
 use super::{InodeNumber, NewFile, SetAttr, Vattr, Vnode, VnodeType};
+use crate::specfs;
+use crate::wapbl::Operation;
 use alloc::sync::Arc;
 use core::any::Any;
 use rumpuser::Errno;
@@ -125,6 +127,16 @@ pub trait VnodeOps: Any + Send + Sync {
         Err(Errno::EROFS)
     }
 
+    /// Begins the operation of a journaled file system that a write is. The page cache begins it before it makes pages busy
+    /// that it then asks places for ([`balloc`](VnodeOps::balloc)), and ends it when they are dirty: whoever commits may
+    /// wait for pages, so nobody waits for a commit with pages. `None`: there is no journal.
+    ///
+    /// # Errors
+    /// Those of a commit that had to come first.
+    fn begin_write(&self) -> Result<Option<Operation>, Errno> {
+        Ok(None)
+    }
+
     /// Which bytes have to be in memory when the file grows from its size to `size`: the last block, if
     /// that gets more room and perhaps another place. Where it starts, and how far the file can grow
     /// within it. The page cache brings its pages in, keeps them, and calls
@@ -213,13 +225,16 @@ pub trait VnodeOps: Any + Send + Sync {
         Err(Errno::EROFS)
     }
 
-    /// Makes the file's metadata stable as far as `wait` says; its pages are written already.
+    /// Makes the file's metadata stable as far as `wait` says; its pages are written already, to a device that may keep them
+    /// in a cache of its own: [`Wait::Stable`] includes that.
     ///
     /// # Errors
     /// `EIO` and the like.
     fn fsync(&self, vnode: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
-        let _ = (vnode, wait);
-        Ok(())
+        match (wait, vnode.mount().device()) {
+            (Wait::Stable, Some(device)) => specfs::flush(&**device),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the buffer cache has older metadata of the file than the file system: then [`update`](VnodeOps::update) is called

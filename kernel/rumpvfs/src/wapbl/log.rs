@@ -32,30 +32,48 @@
 //! The page daemon never begins one, and writing pages in place needs none: so whoever waits for memory within an operation
 //! is helped without a commit.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex};
 use rumpkern::uvm::dma::{BioOp, IoFrame};
-use rumpkern::uvm::{Alloc, Frame};
+use rumpkern::uvm::{self, Alloc, Frame};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
 
 use super::raw::{self, Fixed, Header};
 use super::ring::Ring;
-use super::{LogError, Orphan, Place};
+use super::{LogError, Orphan, Place, Replay};
 use crate::bufcache::Devvp;
 use crate::specfs;
 use crate::vnode::Wait;
 
 /// The most revocations of a transaction before it is committed.
 const MOST_REVOCATIONS: usize = 512;
+/// Buffers of a transaction at most, however short the log: fewer are of no use.
+const LEAST_BUFFERS: usize = 4;
 
 /// What a file system has to do for its log.
 pub trait Client {
+    /// A commit is wanted: operations may still be running. What takes long and must be on the disk before the commit, such
+    /// as the data of files that got blocks, is better written here than in [`Client::before_commit`].
+    fn commit_wanted(&self) {}
+
+    /// Buffers that [`Client::before_commit`] would change now, beside those that are held.
+    fn reserve(&self) -> usize {
+        0
+    }
+
     /// A commit begins: no operation is running. What is changed here belongs to the transaction.
     ///
     /// # Errors
     /// The commit fails with it; the transaction goes on.
     fn before_commit(&self) -> Result<(), Errno>;
+
+    /// The commit is over; still no operation is running. What was changed before it is stable, or, if not `committed`, may
+    /// never be.
+    fn after_commit(&self, committed: bool) {
+        let _ = committed;
+    }
 }
 
 struct State {
@@ -63,6 +81,8 @@ struct State {
     open: usize,
     reserved: usize,
     committing: bool,
+    /// The next commit ends with a checkpoint.
+    settles: bool,
     /// Commits begun, and the last that succeeded.
     begun: u64,
     done: u64,
@@ -86,19 +106,21 @@ pub struct Log {
     place: Place,
     fixed: Fixed,
     ring: Ring,
-    /// Buffers of a transaction at most.
+    /// Buffers of a transaction at most, with all that its operations may still change.
     most_buffers: usize,
+    /// Buffers from which on a transaction is committed.
+    enough_buffers: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 /// An operation that is running.
-pub struct Operation<'a> {
-    log: &'a Log,
+pub struct Operation {
+    log: Arc<Log>,
     buffers: usize,
 }
 
-impl Drop for Operation<'_> {
+impl Drop for Operation {
     fn drop(&mut self) {
         let mut state = self.log.state.lock();
         state.open -= 1;
@@ -114,40 +136,7 @@ impl Log {
     /// # Errors
     /// `place` is none for a log, or its blocks are not the device's sectors. The device's.
     pub fn create(devvp: &Devvp, place: &Place) -> Result<Log, LogError> {
-        let fixed = place.fixed()?;
-        if u64::from(devvp.device().info().sector_size) != place.block_size {
-            return Err(Errno::EINVAL.into());
-        }
-        let ring = Ring {
-            start: fixed.circ_off(),
-            size: fixed.circ_size,
-        };
-        // Half of the log, and the lists.
-        let fits = (fixed.circ_size / 2) as usize / (PAGE_SIZE + fixed.block() as usize);
-        let log = Log {
-            devvp: devvp.clone(),
-            place: *place,
-            fixed,
-            ring,
-            most_buffers: fits
-                .saturating_sub(64)
-                .min(devvp.cache().most_held())
-                .max(4),
-            state: Mutex::new(State {
-                open: 0,
-                reserved: 0,
-                committing: false,
-                begun: 0,
-                done: 0,
-                header: Header::default(),
-                revoked: kmem::try_vec(MOST_REVOCATIONS)?,
-                inodes: Vec::new(),
-                inodes_changed: false,
-                inodes_at: 0,
-                broken: None,
-            }),
-            changed: Condvar::new(),
-        };
+        let log = Log::new(devvp, place)?;
         // Both slots, so that none has the header of an older log.
         for generation in [0, 1] {
             log.write_header(Header {
@@ -159,6 +148,79 @@ impl Log {
         Ok(log)
     }
 
+    /// Goes on with the log at `place` of which `replay` was put in place, on the disk: all that it still has to say are the
+    /// inodes without a name. Whenever the power fails, one of both logs is there. From now on writes through `devvp` are
+    /// held. Nothing is dirty.
+    ///
+    /// # Errors
+    /// As [`Log::create`]. `ENOSPC`: there is no room behind the old log.
+    pub fn resume(devvp: &Devvp, place: &Place, replay: &Replay) -> Result<Log, LogError> {
+        if replay.orphans().is_empty() {
+            return Log::create(devvp, place);
+        }
+        let log = Log::new(devvp, place)?;
+        let old = replay.header();
+        let mut state = log.state.lock();
+        let room = state.inodes.try_reserve(replay.orphans().len());
+        room.map_err(|_| Errno::ENOMEM)?;
+        state.inodes.extend_from_slice(replay.orphans());
+        let lists = state.inodes.len().div_ceil(log.fixed.inodes_per_list()) as u64;
+        drop(state);
+        let used = log.ring.used(old.head, old.tail);
+        if used + lists * log.fixed.block() >= log.ring.size {
+            return Err(Errno::ENOSPC.into());
+        }
+        let start = log.ring.advance(old.head, 0);
+        let end = log.write_inodes(start)?;
+        specfs::flush(&**devvp.device())?;
+        log.write_header(Header {
+            generation: old.generation.wrapping_add(1),
+            head: end,
+            tail: start,
+        })?;
+        log.state.lock().inodes_at = start;
+        devvp.hold(true);
+        Ok(log)
+    }
+
+    fn new(devvp: &Devvp, place: &Place) -> Result<Log, LogError> {
+        let fixed = place.fixed()?;
+        if u64::from(devvp.device().info().sector_size) != place.block_size {
+            return Err(Errno::EINVAL.into());
+        }
+        let ring = Ring {
+            start: fixed.circ_off(),
+            size: fixed.circ_size,
+        };
+        // Half of the log, without what the lists take of it.
+        let fits = (fixed.circ_size / 2) as usize / (PAGE_SIZE + fixed.block() as usize);
+        let cache = devvp.cache();
+        let most_buffers = fits.min(cache.most_held()).max(LEAST_BUFFERS);
+        Ok(Log {
+            devvp: devvp.clone(),
+            place: *place,
+            fixed,
+            ring,
+            most_buffers,
+            enough_buffers: most_buffers / 2,
+            state: Mutex::new(State {
+                open: 0,
+                reserved: 0,
+                committing: false,
+                settles: false,
+                begun: 0,
+                done: 0,
+                header: Header::default(),
+                revoked: kmem::try_vec(MOST_REVOCATIONS)?,
+                inodes: Vec::new(),
+                inodes_changed: false,
+                inodes_at: 0,
+                broken: None,
+            }),
+            changed: Condvar::new(),
+        })
+    }
+
     /// How many buffers a transaction has at most.
     pub fn most_buffers(&self) -> usize {
         self.most_buffers
@@ -168,7 +230,9 @@ impl Log {
     ///
     /// # Errors
     /// Those of a commit.
-    pub fn begin(&self, client: &dyn Client, buffers: usize) -> Result<Operation<'_>, Errno> {
+    pub fn begin(self: &Arc<Log>, client: &dyn Client, buffers: usize) -> Result<Operation, Errno> {
+        // Not under the lock: the file system may hold locks of its own when it revokes.
+        let mut reserve = client.reserve();
         let mut state = self.state.lock();
         loop {
             if let Some(errno) = state.broken {
@@ -179,17 +243,27 @@ impl Log {
                 continue;
             }
             let held = self.devvp.cache().held_count();
-            let fits = held + state.reserved + buffers <= self.most_buffers
+            let enough = match uvm::short() {
+                true => self.enough_buffers / 2,
+                false => self.enough_buffers,
+            };
+            let wanted = held + state.reserved + buffers + reserve;
+            let fits = held <= enough
+                && wanted <= self.most_buffers
                 && state.revoked.len() < MOST_REVOCATIONS;
             let is_empty = held == 0 && state.revoked.is_empty();
-            // What is too large for any transaction is tried alone.
+            // What is too large for any transaction is tried alone; and a commit that would bring nothing brings no room.
             if fits || (is_empty && state.open == 0) {
                 state.open += 1;
                 state.reserved += buffers;
-                return Ok(Operation { log: self, buffers });
+                return Ok(Operation {
+                    log: self.clone(),
+                    buffers,
+                });
             }
             drop(state);
             self.flush(client)?;
+            reserve = client.reserve();
             state = self.state.lock();
         }
     }
@@ -234,6 +308,9 @@ impl Log {
     /// The client's, the device's, `ENOMEM`: nothing is lost then, and a later flush tries again. Once a header could not be
     /// written, `EIO` for ever.
     pub fn flush(&self, client: &dyn Client) -> Result<(), Errno> {
+        if !self.state.lock().committing {
+            client.commit_wanted();
+        }
         let mut state = self.state.lock();
         let before = state.begun;
         loop {
@@ -252,10 +329,15 @@ impl Log {
             state = self.changed.wait(state);
         }
         drop(state);
-        let result = self.commit(client);
+        let mut result = self.commit(client);
+        client.after_commit(result.is_ok());
+        let is_committed = result.is_ok();
+        if is_committed && self.wants_checkpoint() {
+            result = self.checkpoint();
+        }
         let mut state = self.state.lock();
         state.committing = false;
-        if result.is_ok() {
+        if is_committed {
             state.done = this;
         }
         drop(state);
@@ -263,16 +345,34 @@ impl Log {
         result
     }
 
+    /// Commits, and writes everything in place: the disk says what the log does.
+    ///
+    /// # Errors
+    /// As [`Log::flush`].
+    pub fn settle(&self, client: &dyn Client) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        while state.committing {
+            state = self.changed.wait(state);
+        }
+        state.settles = true;
+        drop(state);
+        self.flush(client)
+    }
+
+    /// Whether there are inodes without a name.
+    pub fn has_orphans(&self) -> bool {
+        !self.state.lock().inodes.is_empty()
+    }
+
     /// Commits, writes everything in place, and stops holding writes: the log is empty.
     ///
     /// # Errors
     /// `EBUSY`: there are inodes without a name. As [`Log::flush`].
     pub fn stop(&self, client: &dyn Client) -> Result<(), Errno> {
-        self.flush(client)?;
-        if !self.state.lock().inodes.is_empty() {
+        self.settle(client)?;
+        if self.has_orphans() {
             return Err(Errno::EBUSY);
         }
-        self.checkpoint()?;
         self.devvp.hold(false);
         Ok(())
     }
@@ -329,13 +429,17 @@ impl Log {
         state.inodes_at = inodes_at;
         state.inodes_changed = false;
         state.revoked.clear();
-        let used = self.ring.used(state.header.head, state.header.tail);
         drop(state);
         self.devvp.release_held();
-        if used > self.ring.size / 2 {
-            return self.checkpoint();
-        }
         Ok(())
+    }
+
+    /// Whether everything is to be written in place now: somebody wants it, or more than half of the ring is in use.
+    fn wants_checkpoint(&self) -> bool {
+        let mut state = self.state.lock();
+        let header = state.header;
+        core::mem::take(&mut state.settles)
+            || self.ring.used(header.head, header.tail) > self.ring.size / 2
     }
 
     /// Writes everything that is committed in place, and lets the log begin behind it. Nothing is held.

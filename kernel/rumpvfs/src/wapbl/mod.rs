@@ -13,7 +13,7 @@
 //! # Where things are
 //!
 //! [`raw`] has the bytes, [`ring`] the arithmetic of positions, [`map`] which sectors are in a log. [`Replay`] reads a log
-//! that was left behind, [`Log`] writes one. FFS replays logs; it does not write them.
+//! that was left behind, [`Log`] writes one.
 //!
 //! Source: NetBSD wapbl(4), wapbl(9); sys/sys/wapbl.h, sys/sys/wapbl_replay.h, sys/kern/vfs_wapbl.c.
 

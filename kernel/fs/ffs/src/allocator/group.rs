@@ -305,6 +305,29 @@ impl Group {
         (rotor..blocks).chain(0..rotor).find(is_free)
     }
 
+    /// The first run of `wanted` wholly free blocks, or the longest if there is none: its first block, and how many.
+    pub fn longest_run(&self, sb: &Superblock, wanted: u32) -> Option<(u32, u32)> {
+        let mut longest = None;
+        let (mut start, mut count) = (0, 0);
+        for block in 0..self.fragments / sb.frag {
+            if self.block(sb, block) != full(sb) {
+                count = 0;
+                continue;
+            }
+            if count == 0 {
+                start = block;
+            }
+            count += 1;
+            if longest.is_none_or(|(_, known)| count > known) {
+                longest = Some((start, count));
+            }
+            if count == wanted {
+                break;
+            }
+        }
+        longest
+    }
+
     /// The last block taken by search was `block`.
     pub fn set_rotor(&mut self, sb: &Superblock, block: u32) {
         self.set_number(sb, field::ROTOR, block * sb.frag);

@@ -75,15 +75,23 @@ impl Allocator<'_> {
                     // di_gen of UFS2.
                     inode[80..84].copy_from_slice(&sb.order.bytes32(generation()));
                 }
-                buf.bdwrite();
+                match device.holds() && kept == 0 {
+                    // Nothing leads there: a log need not have it.
+                    true => buf.bwrite_in_place().map_err(fault)?,
+                    false => buf.bdwrite(),
+                }
             }
             // In one request. If it fails, so does the writing of every inode there.
-            device.write_through(at / SECTOR_SIZE as u64, sb.bsize as usize);
+            if !device.holds() {
+                device.write_through(at / SECTOR_SIZE as u64, sb.bsize as usize);
+            }
             done = ((done / sb.inopb + 1) * sb.inopb).min(sb.ipg);
             self.group(index)?.set_initialised(sb, done);
             self.store()?;
             let cg = sb.byte_of(sb.cgtod(index)) / SECTOR_SIZE as u64;
-            device.write_through(cg, PIECE);
+            if !device.holds() {
+                device.write_through(cg, PIECE);
+            }
         }
         Ok(())
     }

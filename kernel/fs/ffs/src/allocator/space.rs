@@ -7,12 +7,14 @@ use rumpkern::{kmem, uvm};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
 use rumpvfs::discard::Discards;
+use rumpvfs::wapbl::Log;
 use zerocopy::byteorder::{ByteOrder, I32, I64};
 use zerocopy::{BE, FromBytes, LE};
 
 use super::group::{Change, Group};
 use crate::corrupt::Fault;
 use crate::disk::{PIECE, read_with};
+use crate::logging::{COUNTED_GROUPS, least_room};
 use crate::order::Order;
 use crate::raw::{RawCsum, RawSuperblock};
 use crate::superblock::{Clean, Counts, Flags, Format, Superblock};
@@ -60,10 +62,19 @@ pub struct Space {
     pub files_per_directory: u64,
     /// The group used last.
     pub group: Option<Group>,
-    /// Fragments that files have lost, but the disk may not know it yet: addresses and counts. It does not grow.
+    /// Fragments that files have lost, but the disk may not know it yet: addresses and counts, of blocks that may be several
+    /// where there is a log. Without one it does not grow.
     pub(super) held: Vec<(u64, u32)>,
     /// What is free is discarded.
     pub(crate) discards: Option<Arc<Discards>>,
+    /// Of those, what the commit that is under way has made free.
+    pub(super) freed: Vec<(u64, u32)>,
+    /// Groups that what is held lies in, as far as they are counted.
+    held_groups: [Option<u32>; COUNTED_GROUPS],
+    /// The log, if one is kept.
+    pub(super) log: Option<Arc<Log>>,
+    /// The journal's fields of the superblock, if they are to be others than on the disk.
+    pub(crate) journal: Option<[u8; 40]>,
     /// The superblock on the disk has other numbers (`fs_fmod`).
     changed: bool,
 }
@@ -108,6 +119,10 @@ impl Space {
             group: None,
             held: kmem::try_vec(most_held()).map_err(Fault::Refused)?,
             discards: None,
+            freed: Vec::new(),
+            held_groups: [None; COUNTED_GROUPS],
+            log: None,
+            journal: None,
             changed: false,
         })
     }
@@ -151,12 +166,70 @@ impl Space {
     }
 
     /// Keeps fragments until they can be freed; answers whether there is room for it.
-    pub(super) fn hold(&mut self, address: u64, count: u32) -> bool {
+    pub(super) fn hold(&mut self, sb: &Superblock, address: u64, count: u32) -> bool {
+        if self.log.is_some() {
+            self.count_group(sb.group_of(address));
+            let last = self.held.last_mut();
+            if let Some(last) = last.filter(|last| adjoins(sb, **last, (address, count))) {
+                *last = (last.0.min(address), last.1 + count);
+                return true;
+            }
+            if self.held.try_reserve(1).is_err() {
+                return false;
+            }
+        }
         let has_room = self.held.len() < self.held.capacity();
         if has_room {
             self.held.push((address, count));
         }
         has_room
+    }
+
+    /// Sees to it that so many more pieces can be kept.
+    pub(super) fn make_room(&mut self, pieces: usize) -> Result<(), Fault> {
+        match self.log {
+            Some(_) => self
+                .held
+                .try_reserve(pieces)
+                .map_err(|_| Fault::Refused(Errno::ENOMEM)),
+            None => Ok(()),
+        }
+    }
+
+    fn count_group(&mut self, index: u32) {
+        for place in &mut self.held_groups {
+            match place {
+                Some(known) if *known == index => return,
+                Some(_) => {}
+                None => {
+                    *place = Some(index);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Nothing is held any more.
+    pub(super) fn forget_groups(&mut self) {
+        self.held_groups = [None; COUNTED_GROUPS];
+    }
+
+    /// Groups that what is held lies in, as far as they are counted.
+    pub(crate) fn kept_groups(&self) -> usize {
+        self.held_groups.iter().flatten().count()
+    }
+
+    /// Whether there is hardly room but for what is held until a commit.
+    pub(crate) fn is_tight(&self, sb: &Superblock) -> bool {
+        let least = least_room(sb);
+        let whole = (self.totals.free_blocks << sb.fragshift) as i64;
+        self.log.is_some() && !self.held.is_empty() && (self.available(sb) < least || whole < least)
+    }
+
+    /// From now on there is a log, or none; the superblock is to say so.
+    pub(crate) fn keep_log(&mut self, log: Option<Arc<Log>>) {
+        self.log = log;
+        self.changed = true;
     }
 
     /// Fragments that are kept.
@@ -297,9 +370,14 @@ impl Space {
         // Leftovers of soft updates, which are gone.
         raw.pendingblocks = I64::new(0);
         raw.pendinginodes.set(0);
-        // Whoever writes in place does not keep a log.
-        let flags = raw.flags.get() & !Flags::DOWAPBL.bits();
-        raw.flags.set(flags);
+        let flags = Flags::DOWAPBL.bits();
+        raw.flags.set(match self.log {
+            Some(_) => raw.flags.get() | flags,
+            None => raw.flags.get() & !flags,
+        });
+        if let Some(journal) = self.journal {
+            raw.journal = journal;
+        }
         raw.fmod = 0;
         raw.ronly = 0;
         raw.clean = clean.0;
@@ -311,6 +389,13 @@ impl Space {
 fn sectors(sb: &Superblock, address: u64, count: u32) -> (u64, u64) {
     let per_fragment = u64::from(sb.fsize) / SECTOR_SIZE as u64;
     (address * per_fragment, u64::from(count) * per_fragment)
+}
+
+/// Whether whole blocks at `next` lie beside those of `held`, in the same group.
+fn adjoins(sb: &Superblock, held: (u64, u32), next: (u64, u32)) -> bool {
+    let are_whole = held.1.is_multiple_of(sb.frag) && next.1 == sb.frag;
+    let is_beside = next.0 == held.0 + u64::from(held.1) || next.0 + u64::from(next.1) == held.0;
+    are_whole && is_beside && sb.group_of(held.0) == sb.group_of(next.0)
 }
 
 /// Pieces of files that may be kept until they can be freed: of a small memory, little.

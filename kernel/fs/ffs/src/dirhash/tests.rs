@@ -38,7 +38,9 @@ fn volume(format: Format, order: Order) -> (Arc<Volume>, Arc<TestDisk>) {
     let image = Image::new(options);
     let disk = TestDisk::writable(image.bytes);
     let volume = Volume::new(image.sb, devvp(disk.clone()));
-    volume.open_for_writing(false).expect("it can be written");
+    volume
+        .open_for_writing(false, false)
+        .expect("it can be written");
     (Arc::new(volume), disk)
 }
 
