@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-/// The programs that are measured, built as this one is.
-fn program(name: &str) -> Result<PathBuf> {
+/// The programs that are measured, built as this one (`own`) is, beside it.
+fn program(own: &Path, name: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let built = *BUILT.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -18,12 +18,12 @@ fn program(name: &str) -> Result<PathBuf> {
         build.is_ok_and(|status| status.success())
     });
     ensure!(built, "{name} cannot be built");
-    Ok(std::env::current_exe()?.with_file_name(name))
+    Ok(own.with_file_name(name))
 }
 
 /// MiB in memory of a program that has booted and mounted, and does nothing else.
-pub fn resident(image: &Path) -> Result<f64> {
-    let output = Command::new(program("rump-benches-resident")?)
+pub fn resident(own: &Path, image: &Path) -> Result<f64> {
+    let output = Command::new(program(own, "rump-benches-resident")?)
         .arg(image)
         .stderr(Stdio::inherit())
         .output()?;
@@ -34,8 +34,8 @@ pub fn resident(image: &Path) -> Result<f64> {
 }
 
 /// Milliseconds from the start of `rump_fs ls` to its end: it boots, mounts, answers and unmounts.
-pub fn first_answer(image: &Path) -> Result<f64> {
-    let program = program("rump_fs")?;
+pub fn first_answer(own: &Path, image: &Path) -> Result<f64> {
+    let program = program(own, "rump_fs")?;
     let start = Instant::now();
     let status = Command::new(program)
         .arg("ls")

@@ -43,8 +43,38 @@ fn read(
     Ok(start.elapsed())
 }
 
+/// The same of a file of the host's beside the image, which begins as a hole, as the image does; and of memory alone.
+fn plain(image: &Path) -> Result<()> {
+    let path = image.with_file_name("plain");
+    let mut options = OpenOptions::new();
+    let plain = options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    plain.set_len(LARGE as u64)?;
+    for name in ["plain: write into a hole, sync", "plain: write again, sync"] {
+        let start = Instant::now();
+        write(LARGE, |bytes, at| Ok(plain.write_all_at(bytes, at)?))?;
+        plain.sync_data()?;
+        tell(name, rate(LARGE, start.elapsed()));
+    }
+    let time = read(LARGE, |buffer, at| Ok(plain.read_at(buffer, at)?))?;
+    tell("plain: read again", rate(LARGE, time));
+    drop(plain);
+    std::fs::remove_file(path)?;
+    let memory = vec![0xa5; LARGE];
+    let time = read(LARGE, |buffer, at| {
+        buffer.copy_from_slice(&memory[at as usize..][..STEP]);
+        Ok(STEP)
+    })?;
+    tell("memory: copy", rate(LARGE, time));
+    Ok(())
+}
+
 /// 64 MiB: written to a new file and made stable; then read where they are cached.
 pub fn large(image: &Path) -> Result<()> {
+    plain(image)?;
     let image = Image::open(image, Options::new().write(true))?;
     let entered = image.enter()?;
     let file = image.create_file("/large")?;
@@ -52,6 +82,10 @@ pub fn large(image: &Path) -> Result<()> {
     write(LARGE, |bytes, at| Ok(file.write_all_at(bytes, at)?))?;
     file.sync_all()?;
     tell("write 64 MiB and sync", rate(LARGE, start.elapsed()));
+    let start = Instant::now();
+    write(LARGE, |bytes, at| Ok(file.write_all_at(bytes, at)?))?;
+    file.sync_all()?;
+    tell("write 64 MiB again, sync", rate(LARGE, start.elapsed()));
     let again = || read(LARGE, |buffer, at| Ok(file.read_at(buffer, at)?));
     again()?;
     tell("read 64 MiB cached", rate(LARGE, again()?));

@@ -1,7 +1,8 @@
 //! An image as a disk of the kernel's.
 //!
 //! A read that the host's page cache can answer is answered at once, in the thread that asks (preadv2(2), `RWF_NOWAIT`);
-//! what would have to wait goes to a few threads that are started when there is first something to do.
+//! what would have to wait goes to a few threads that are started when there is first something to do. What is read or
+//! written past the kernel's cache moves between the host's and the program's own memory, in the program's thread.
 
 use rump::sync::{Condvar, Mutex};
 use rumpdev::disk::Backend;
@@ -10,6 +11,7 @@ use rumpkern::lwp::{KthreadHandle, MemoryUse, set_memory_use};
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpuser::{BlockInfo, Errno, SECTOR_SIZE};
 use rumpuser_hosted::{ImageFile, from_io};
+use rumpvfs::specfs::Direct;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{ReadWriteFlags, preadv2, pwritev};
 use std::collections::VecDeque;
@@ -145,6 +147,28 @@ impl Backend for ImageDisk {
         self.shared.work.notify_one();
         Ok(())
     }
+
+    fn has_direct(&self) -> bool {
+        true
+    }
+
+    fn direct(&self, sector: u64, memory: Direct<'_>) -> Result<(), Errno> {
+        if self.shared.queue.lock().ended {
+            return Err(Errno::ENXIO);
+        }
+        let offset = offset_of(sector)?;
+        match memory {
+            Direct::Read(bytes) => {
+                let mut slices = [IoSliceMut::new(bytes)];
+                let flags = ReadWriteFlags::empty();
+                self.shared.read_slices(&mut slices, offset, flags)
+            }
+            Direct::Write(bytes) => {
+                let mut slices = [IoSlice::new(bytes)];
+                self.shared.write_slices(&mut slices, offset)
+            }
+        }
+    }
 }
 
 /// A completion may use the memory that is kept back for it.
@@ -180,7 +204,7 @@ impl Shared {
                 let synced = self.image.file().sync_data();
                 synced.map_err(|error| from_io(&error))
             }
-            BioOp::Discard { sectors } => self.punch(offset_of(bio)?, sectors),
+            BioOp::Discard { sectors } => self.punch(offset_of(bio.sector)?, sectors),
         }
     }
 
@@ -199,14 +223,22 @@ impl Shared {
     }
 
     fn read(&self, bio: &mut Bio, flags: ReadWriteFlags) -> Result<(), Errno> {
-        let mut offset = offset_of(bio)?;
+        let offset = offset_of(bio.sector)?;
         let mut slices = Vec::with_capacity(bio.frames.len());
         for io in &mut bio.frames {
             let page = io.frame.get_mut().ok_or(Errno::EINVAL)?;
             let part = page.get_mut(io.offset..io.offset + io.len);
             slices.push(IoSliceMut::new(part.ok_or(Errno::EINVAL)?));
         }
-        let mut left: &mut [IoSliceMut<'_>] = &mut slices;
+        self.read_slices(&mut slices, offset, flags)
+    }
+
+    fn read_slices(
+        &self,
+        mut left: &mut [IoSliceMut<'_>],
+        mut offset: u64,
+        flags: ReadWriteFlags,
+    ) -> Result<(), Errno> {
         while !left.is_empty() {
             match preadv2(self.image.file(), left, offset, flags) {
                 // The file became shorter than it was when it was opened.
@@ -223,13 +255,16 @@ impl Shared {
     }
 
     fn write(&self, bio: &Bio) -> Result<(), Errno> {
-        let mut offset = offset_of(bio)?;
+        let offset = offset_of(bio.sector)?;
         let mut slices = Vec::with_capacity(bio.frames.len());
         for io in &bio.frames {
             let part = io.frame.as_bytes().get(io.offset..io.offset + io.len);
             slices.push(IoSlice::new(part.ok_or(Errno::EINVAL)?));
         }
-        let mut left: &mut [IoSlice<'_>] = &mut slices;
+        self.write_slices(&mut slices, offset)
+    }
+
+    fn write_slices(&self, mut left: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), Errno> {
         while !left.is_empty() {
             match pwritev(self.image.file(), left, offset) {
                 Ok(0) => return Err(Errno::EIO),
@@ -245,8 +280,6 @@ impl Shared {
     }
 }
 
-fn offset_of(bio: &Bio) -> Result<u64, Errno> {
-    bio.sector
-        .checked_mul(SECTOR_SIZE as u64)
-        .ok_or(Errno::EINVAL)
+fn offset_of(sector: u64) -> Result<u64, Errno> {
+    sector.checked_mul(SECTOR_SIZE as u64).ok_or(Errno::EINVAL)
 }

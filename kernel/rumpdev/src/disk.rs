@@ -13,7 +13,7 @@ use rumpkern::locks::Mutex;
 use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, DoneFn, IoFrame};
 use rumpkern::uvm::{Alloc, Frame};
 use rumpuser::{BlockInfo, Errno, MAX_DISCARD_SECTORS, PAGE_SIZE, SECTOR_SIZE};
-use rumpvfs::specfs::{self, BlockIo, DeviceInfo};
+use rumpvfs::specfs::{self, BlockIo, DeviceInfo, Direct};
 
 /// The block major number of `ld` (NetBSD `sys/arch/amd64/conf/majors.amd64`).
 const LD_MAJOR: u64 = 69;
@@ -36,6 +36,19 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Why it was not started; `done` is not called.
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)>;
+
+    /// Whether it has [`direct`](Backend::direct) transfers.
+    fn has_direct(&self) -> bool {
+        false
+    }
+
+    /// Moves whole sectors at once, in the calling thread; [`limits`](Backend::limits) are none of it.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it has none. What the transfer ended with; it may be half done.
+    fn direct(&self, _sector: u64, _memory: Direct<'_>) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 impl Backend for BlockQueue {
@@ -164,19 +177,12 @@ impl Disk {
         sectors: u64,
         bio: Bio,
     ) -> Result<(), (Errno, Bio)> {
-        let count = match self.check(sectors, &bio) {
+        let bytes = bio.frames.iter().map(|io| io.len as u64).sum();
+        let count = match self.check(sectors, bio.op, bio.sector, bytes) {
             Ok(count) => count,
             Err(errno) => return Err((errno, bio)),
         };
-        let report = DiskError {
-            who: who.clone(),
-            disk: self.name.clone(),
-            first: bio.sector,
-            count,
-            base,
-            op: bio.op,
-            counters: self.counters.clone(),
-        };
+        let report = self.report_of(who, base, bio.op, (bio.sector, count));
         let done = move |done: DoneFn, frames, result: Result<(), Errno>| {
             if let Err(errno) = result {
                 report.report(errno);
@@ -210,12 +216,44 @@ impl Disk {
         })
     }
 
-    /// Whether a request lies within `sectors` sectors; answers how many it is about.
-    fn check(&self, sectors: u64, bio: &Bio) -> Result<u64, Errno> {
+    /// The same for a direct transfer, which is over when this returns.
+    fn direct_within(
+        &self,
+        who: &Arc<str>,
+        (base, sectors): (u64, u64),
+        sector: u64,
+        memory: Direct<'_>,
+    ) -> Result<(), Errno> {
+        let op = memory.op();
+        let count = self.check(sectors, op, sector, memory.bytes() as u64)?;
+        self.count(op, count);
+        let done = self.backend.direct(base + sector, memory);
+        done.inspect_err(|&errno| self.report_of(who, base, op, (sector, count)).report(errno))
+    }
+
+    fn report_of(
+        &self,
+        who: &Arc<str>,
+        base: u64,
+        op: BioOp,
+        (first, count): (u64, u64),
+    ) -> DiskError {
+        DiskError {
+            who: who.clone(),
+            disk: self.name.clone(),
+            first,
+            count,
+            base,
+            op,
+            counters: self.counters.clone(),
+        }
+    }
+
+    /// Whether a request for `bytes` bytes at `sector` lies within `sectors` sectors; answers how many it is about.
+    fn check(&self, sectors: u64, op: BioOp, sector: u64, bytes: u64) -> Result<u64, Errno> {
         let info = self.backend.info();
         let unit = u64::from(info.sector_size);
-        let bytes: u64 = bio.frames.iter().map(|io| io.len as u64).sum();
-        let count = match bio.op {
+        let count = match op {
             BioOp::Flush => return Ok(0),
             BioOp::Discard { .. } if !info.discard => return Err(Errno::EOPNOTSUPP),
             BioOp::Discard { sectors } if sectors > MAX_DISCARD_SECTORS => {
@@ -224,12 +262,11 @@ impl Disk {
             BioOp::Discard { sectors } => sectors,
             BioOp::Read | BioOp::Write => bytes / SECTOR_SIZE as u64,
         };
-        if info.read_only && bio.op != BioOp::Read {
+        if info.read_only && op != BioOp::Read {
             return Err(Errno::EROFS);
         }
-        let end = bio.sector.checked_add(count).ok_or(Errno::EINVAL)?;
-        let start_bytes = bio
-            .sector
+        let end = sector.checked_add(count).ok_or(Errno::EINVAL)?;
+        let start_bytes = sector
             .checked_mul(SECTOR_SIZE as u64)
             .ok_or(Errno::EINVAL)?;
         let aligned = bytes.is_multiple_of(unit)
@@ -479,6 +516,15 @@ impl BlockIo for Disk {
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
         self.start_within(&self.name, 0, self.backend.info().sectors, bio)
     }
+
+    fn has_direct(&self) -> bool {
+        self.backend.has_direct()
+    }
+
+    fn direct(&self, sector: u64, memory: Direct<'_>) -> Result<(), Errno> {
+        let whole = (0, self.backend.info().sectors);
+        self.direct_within(&self.name, whole, sector, memory)
+    }
 }
 
 impl SectorReader for Disk {
@@ -576,6 +622,16 @@ impl BlockIo for DiskPart {
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
         let Partition { start, sectors, .. } = self.partition;
         self.disk.start_within(&self.name, start, sectors, bio)
+    }
+
+    fn has_direct(&self) -> bool {
+        self.disk.backend.has_direct()
+    }
+
+    fn direct(&self, sector: u64, memory: Direct<'_>) -> Result<(), Errno> {
+        let Partition { start, sectors, .. } = self.partition;
+        self.disk
+            .direct_within(&self.name, (start, sectors), sector, memory)
     }
 }
 

@@ -23,6 +23,33 @@ pub struct DeviceInfo {
     pub max_bytes: usize,
 }
 
+/// The memory of a direct transfer: the caller's own, wherever that is.
+#[derive(Debug)]
+pub enum Direct<'a> {
+    /// Device to memory.
+    Read(&'a mut [u8]),
+    /// Memory to device.
+    Write(&'a [u8]),
+}
+
+impl Direct<'_> {
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Direct::Read(memory) => memory.len(),
+            Direct::Write(memory) => memory.len(),
+        }
+    }
+
+    /// Which way it goes.
+    pub fn op(&self) -> BioOp {
+        match self {
+            Direct::Read(_) => BioOp::Read,
+            Direct::Write(_) => BioOp::Write,
+        }
+    }
+}
+
 /// A block device that a file system can be mounted from: a disk, or a partition of one.
 pub trait BlockIo: Send + Sync {
     /// Its name, such as `"ld0a"`.
@@ -46,6 +73,20 @@ pub trait BlockIo: Send + Sync {
     /// # Errors
     /// `EINVAL`: not whole sectors of the device, beyond its end, or too much to discard. `EROFS`. `done` is not called then.
     fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)>;
+
+    /// Whether it has [`direct`](BlockIo::direct) transfers.
+    fn has_direct(&self) -> bool {
+        false
+    }
+
+    /// Moves whole sectors from or to memory that need not be pages of the kernel's, in the calling thread, and returns
+    /// when that is done. Any length will do.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: it has none. As [`start`](BlockIo::start), and what the transfer ended with; it may be half done.
+    fn direct(&self, _sector: u64, _memory: Direct<'_>) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 /// The frames back, and how it went.

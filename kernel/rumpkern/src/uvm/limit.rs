@@ -155,7 +155,7 @@ pub fn short() -> bool {
 }
 
 /// Whether so much is free that a page kept for speed hurts nobody: a quarter.
-pub(crate) fn plenty() -> bool {
+pub fn plenty() -> bool {
     free_usable() > marks().usable / 4
 }
 

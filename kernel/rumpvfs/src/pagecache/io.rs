@@ -60,9 +60,21 @@ impl Vnode {
             true => READ_PIECE,
             false => past - first,
         };
+        let past_cache = self.reads_past_cache(end - offset);
         let (mut announced, mut run) = (first, 1);
-        for index in first..past {
-            if index == announced {
+        let mut index = first;
+        while index < past {
+            let at = offset + done as u64;
+            if past_cache && at.is_multiple_of(PAGE) {
+                let read = self.read_past_cache(at, &mut buf[done..(end - offset) as usize]);
+                if read > 0 {
+                    done += read;
+                    index += read as u64 / PAGE;
+                    (announced, run) = (index, 1);
+                    continue;
+                }
+            }
+            if index >= announced {
                 announced = past.min(index + piece);
                 run = self.announce(index, announced, reader);
             }
@@ -72,11 +84,11 @@ impl Vnode {
                 Err(_) => break,
             };
             run = run.saturating_sub(1).max(1);
-            let at = offset + done as u64;
             let from = (at % PAGE) as usize;
             let len = (PAGE_SIZE - from).min((end - at) as usize);
             buf[done..done + len].copy_from_slice(&frame.as_bytes()[from..from + len]);
             done += len;
+            index += 1;
         }
         Ok(done)
     }
@@ -203,6 +215,10 @@ impl Vnode {
         if end > self.size() {
             // Only some fragments long if the part before ended there: where they move, all their pages have to be held.
             self.grow_tail(end)?;
+        }
+        let written = self.write_past_cache(offset, data)?;
+        if written > 0 {
+            return Ok(written);
         }
         let len = (WRITE_CHUNK - offset % WRITE_CHUNK).min(data.len() as u64);
         let share = Share::up_to((offset + len).div_ceil(PAGE) - offset / PAGE);
@@ -342,7 +358,7 @@ impl Vnode {
 
     /// Blocks that are new hold what they held for somebody else. What of them lies within the file and outside
     /// the pages just written becomes zeroed dirty pages.
-    fn zero_new(
+    pub(super) fn zero_new(
         self: &Arc<Self>,
         new: (u64, u64),
         written: core::ops::Range<u64>,

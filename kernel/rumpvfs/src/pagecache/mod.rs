@@ -7,6 +7,7 @@
 //! - `getpages.rs`: brings pages in, in runs, with read-ahead (`readahead.rs`);
 //! - `writeback.rs`: brings dirty pages out, in runs;
 //! - `io.rs`: read and write of bytes, and pages for the network, on top of the two;
+//! - `direct.rs`: what goes past the cache;
 //! - `share.rs`: how many pages writers hold;
 //! - `tree.rs`: where the pages of an object are kept.
 //!
@@ -17,6 +18,7 @@
 //! Locks: the object's lock is a leaf but for uvm's own. Nothing waits under it, allocates, or calls a
 //! file system or a device: completions of I/O and the page daemon take it.
 
+mod direct;
 mod getpages;
 mod io;
 mod readahead;

@@ -29,12 +29,15 @@ impl Model {
 
     fn data(&mut self) -> Vec<u8> {
         let most = match self.random.below(5) {
+            // From 64 KiB on it may go past the cache.
+            0 if self.direct => 200_000,
             0..3 if self.tight => 24 * self.bsize,
             0 => 3 * self.bsize,
             1 => 512,
             _ => 2000,
         };
-        let len = 1 + self.random.below(most.min(100_000)) as usize;
+        let most = most.min(if self.direct { 200_000 } else { 100_000 });
+        let len = 1 + self.random.below(most) as usize;
         let mut data = Vec::with_capacity(len + 8);
         while data.len() < len {
             data.extend_from_slice(&self.random.next().to_le_bytes());

@@ -16,7 +16,7 @@ mod world;
 
 use std::env;
 
-use rig::{Rig, assert_consistent, attach, kinds, options};
+use rig::{assert_consistent, attach, kinds, options};
 use rumpfs_ffs::check::Finding;
 use rumpfs_ffs::mkfs::Options;
 use rumpfs_ffs::order::Order;
@@ -149,7 +149,7 @@ impl Model {
         }
         self.close_all();
         let bytes = self.rig.take().expect("mounted").finish(&self.what);
-        self.rig = Some(Rig::with(bytes, self.mount).expect("it can be mounted"));
+        self.rig = Some(Model::mounted(bytes, self.mount, self.direct));
         self.compare_all();
     }
 }

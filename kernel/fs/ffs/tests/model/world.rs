@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::rig::{Random, Rig, make};
 use rumpfs_ffs::mkfs::Options;
@@ -51,6 +52,8 @@ pub struct Model {
     pub mount: &'static str,
     /// The volume may be full at any time.
     pub tight: bool,
+    /// The disk has direct transfers.
+    pub direct: bool,
     /// Operations refused for it.
     pub refused: u64,
     pub at: u64,
@@ -59,8 +62,10 @@ pub struct Model {
 
 impl Model {
     pub fn new(options: Options, mount: &'static str, seed: u64, tight: bool) -> Model {
+        let direct = seed.is_multiple_of(2);
         Model {
-            rig: Some(Rig::with(make(options), mount).expect("it can be mounted")),
+            rig: Some(Model::mounted(make(options), mount, direct)),
+            direct,
             random: Random(seed),
             names: BTreeMap::new(),
             files: BTreeMap::new(),
@@ -73,6 +78,12 @@ impl Model {
             at: 0,
             what: format!("seed {seed}, -o {mount:?}, {options:?}"),
         }
+    }
+
+    pub fn mounted(bytes: Vec<u8>, mount: &str, direct: bool) -> Rig {
+        let rig = Rig::with(bytes, mount).expect("it can be mounted");
+        rig.disk.direct.store(direct, Ordering::Relaxed);
+        rig
     }
 
     pub fn rig(&self) -> &Rig {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
@@ -19,7 +20,7 @@ use rumpkern::uvm;
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpkern::{Config, Kernel};
 use rumpuser::{Errno, SECTOR_SIZE};
-use rumpvfs::specfs::{BlockIo, DeviceInfo};
+use rumpvfs::specfs::{BlockIo, DeviceInfo, Direct};
 use rumpvfs::vfs::{MountRequest, Sizes, Vfs};
 use rumpvfs::vnode::Wait;
 
@@ -114,6 +115,8 @@ pub struct Disk {
     /// It takes that many more writes; the others are as if the power were gone.
     pub writes_left: Arc<Mutex<u64>>,
     pub faults: Arc<Mutex<Faults>>,
+    /// It has direct transfers.
+    pub direct: AtomicBool,
 }
 
 impl Disk {
@@ -141,6 +144,7 @@ impl Disk {
             queue: Mutex::new(queue),
             writes_left,
             faults,
+            direct: AtomicBool::new(false),
         })
     }
 
@@ -207,6 +211,25 @@ impl BlockIo for Disk {
         let sent = self.queue.lock().unwrap().send(bio);
         sent.expect("the disk's thread is there");
         Ok(())
+    }
+
+    fn has_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
+    }
+
+    /// A transfer that fails has done half of what was asked.
+    fn direct(&self, sector: u64, memory: Direct<'_>) -> Result<(), Errno> {
+        let sectors = sector..sector + (memory.bytes() / SECTOR_SIZE) as u64;
+        assert!(sectors.end <= self.sectors && memory.bytes().is_multiple_of(SECTOR_SIZE));
+        let strikes = self.faults.lock().unwrap().strike(memory.op(), sectors);
+        let moved = memory.bytes() >> u32::from(strikes);
+        let mut bytes = self.bytes.lock().unwrap();
+        let disk = &mut bytes[sector as usize * SECTOR_SIZE..][..moved];
+        match memory {
+            Direct::Read(memory) => memory[..moved].copy_from_slice(disk),
+            Direct::Write(memory) => disk.copy_from_slice(&memory[..moved]),
+        }
+        if strikes { Err(Errno::EIO) } else { Ok(()) }
     }
 }
 
