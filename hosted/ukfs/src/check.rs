@@ -6,7 +6,7 @@ use rumpfs_ffs::check;
 use rumpfs_ffs::check::repair::{self, Repairable};
 use rumpfs_ffs::corrupt::Fault;
 use rumpfs_ffs::disk::{Metadata, PIECE};
-use rumpfs_ffs::superblock::{self, Superblock, Tolerance};
+use rumpfs_ffs::superblock::Superblock;
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpuser_hosted::{ImageFile, from_io};
 use std::os::unix::fs::FileExt;
@@ -159,7 +159,7 @@ impl Repairable for Volume {
 /// Whether the volume is within its device of `device` bytes. What the check keeps is as large as the volume claims to be, so
 /// that a superblock that lies must not get so far.
 fn fits(who: &str, disk: &dyn Metadata, device: u64) -> Result<Superblock, Error> {
-    let sb = superblock::find(disk, Tolerance { force: true }).map_err(|fault| told(who, fault))?;
+    let sb = check::superblock(disk).map_err(|fault| told(who, fault))?;
     if sb.size_bytes() > device {
         let why = format!(
             "the volume has {} bytes, the image only {device}",

@@ -163,8 +163,8 @@ fn last_under(
             let start = piece * PIECE;
             let found = read_in_block(disk, sb.byte_of(place), start, |bytes| {
                 let pointers = bytes.chunks_exact(width).take(before);
-                let known = pointers.map(|bytes| pointer(sb.order, bytes)).enumerate();
-                known.filter(|(_, address)| *address != 0).next_back()
+                let mut known = pointers.map(|bytes| pointer(sb.order, bytes)).enumerate();
+                known.rfind(|(_, address)| *address != 0)
             })?;
             let Some((index, child)) = found else {
                 break;

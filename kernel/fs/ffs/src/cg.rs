@@ -39,6 +39,53 @@ impl Head {
     }
 }
 
+/// Where the maps of every group lie, as newfs(8) and fsck_ffs(8) (pass5.c) compute it: bytes from the start of the group's
+/// block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the source's field names")]
+pub struct Layout {
+    pub old_btotoff: u32,
+    pub old_boff: u32,
+    pub iusedoff: u32,
+    pub freeoff: u32,
+    pub nextfreeoff: u32,
+    pub clustersumoff: u32,
+    pub clusteroff: u32,
+}
+
+impl Layout {
+    /// That of the volume's groups.
+    pub fn of(sb: &Superblock) -> Layout {
+        let start = raw::CG_MAPS_OFFSET as u32;
+        let (btotoff, boff) = match sb.format.is_ufs2() {
+            true => (0, 0),
+            false => (start, start + 4 * sb.cpg),
+        };
+        let iusedoff = match sb.format.is_ufs2() {
+            true => start,
+            false => boff + 2 * sb.cpg * sb.nrpos,
+        };
+        let freeoff = iusedoff + sb.ipg.div_ceil(8);
+        let behind = freeoff + sb.fpg.div_ceil(8);
+        let mut layout = Layout {
+            old_btotoff: btotoff,
+            old_boff: boff,
+            iusedoff,
+            freeoff,
+            nextfreeoff: behind,
+            clustersumoff: 0,
+            clusteroff: 0,
+        };
+        if sb.contigsumsize > 0 {
+            // Entry 0 does not exist, and lies over the end of the map before.
+            layout.clustersumoff = (behind - 4).next_multiple_of(4);
+            layout.clusteroff = layout.clustersumoff + 4 * (sb.contigsumsize + 1);
+            layout.nextfreeoff = layout.clusteroff + (sb.fpg / sb.frag).div_ceil(8);
+        }
+        layout
+    }
+}
+
 fn decode<O: ByteOrder>(sb: &Superblock, cg: u32, bytes: &[u8]) -> Result<Head, Corrupt> {
     let wrong = |field, value| {
         Err(Corrupt::Group {

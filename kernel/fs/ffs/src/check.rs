@@ -12,6 +12,8 @@
 //! by its first owner alone, a directory is no larger than the volume. Memory: a bit for each
 //! fragment, eight bytes for each inode, and the findings, of which at most [`MOST_FINDINGS`] are kept.
 //!
+//! If the primary superblock passes no judgement a copy of it in a group stands in: see `backup.rs`.
+//!
 //! A volume whose log was in use is checked as it is when the log is replayed; files without a name that the log
 //! lists are left to whoever replays it.
 //!
@@ -19,6 +21,7 @@
 //!
 //! Source: NetBSD fsck_ffs(8), pass1.c to pass5.c, dir.c and inode.c, for what is consistent.
 
+mod backup;
 pub mod blocks;
 pub mod finding;
 pub mod groups;
@@ -109,8 +112,30 @@ pub(crate) struct Check<'a> {
 /// Checks the volume on `disk`.
 ///
 /// # Errors
-/// [`Corrupt`] if no superblock passes; the device's error if it cannot be read.
+/// [`Corrupt`] if neither a superblock nor a copy passes; the device's error if it cannot be read.
 pub fn check(disk: &dyn Metadata) -> Result<Report, Fault> {
+    match backup::stand_in(disk)? {
+        None => check_from(disk),
+        Some(view) => {
+            let mut report = check_from(&view)?;
+            report.findings.insert(0, view.finding);
+            Ok(report)
+        }
+    }
+}
+
+/// The superblock that a check of the volume on `disk` relies on.
+///
+/// # Errors
+/// As [`check()`].
+pub fn superblock(disk: &dyn Metadata) -> Result<Superblock, Fault> {
+    match backup::stand_in(disk)? {
+        None => superblock::find(disk, Tolerance { force: true }),
+        Some(view) => superblock::find(&view, Tolerance { force: true }),
+    }
+}
+
+fn check_from(disk: &dyn Metadata) -> Result<Report, Fault> {
     let sb = superblock::find(disk, Tolerance { force: true })?;
     match Replayed::of(disk, &sb) {
         Ok(None) => Ok(examine(disk)?.report),

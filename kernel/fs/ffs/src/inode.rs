@@ -22,7 +22,7 @@ use crate::superblock::{Format, Superblock};
 /// Longest target of a symbolic link (NetBSD sys/syslimits.h, PATH_MAX, without its NUL).
 pub const MAX_SYMLINK: u64 = 1023;
 /// Largest directory in bytes (NetBSD sys/ufs/ufs/dir.h, UFS_MAXDIRSIZE).
-const MAX_DIRECTORY: u64 = 0x7fff_ffff;
+pub(crate) const MAX_DIRECTORY: u64 = 0x7fff_ffff;
 
 /// A file, as its inode describes it.
 #[derive(Clone, Debug)]

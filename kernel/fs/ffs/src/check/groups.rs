@@ -9,13 +9,13 @@ use zerocopy::byteorder::ByteOrder;
 use zerocopy::{BE, FromBytes, LE};
 
 use super::{Check, Finding, State, Topic};
-use crate::cg::Head;
+use crate::cg::{Head, Layout};
 use crate::corrupt::Fault;
 use crate::disk::{PIECE, read_with};
 use crate::maps::{self, FreeCount};
 use crate::order::Order;
 use crate::raw::{self, RawCg, RawCsum, RawSuperblock};
-use crate::superblock::Format;
+use crate::superblock::{Flags, Format};
 
 /// What a group should hold.
 pub(super) struct Right {
@@ -157,8 +157,11 @@ impl Check<'_> {
                 self.number(topic, field, i64::from(says), 0);
             }
         }
-        let used = self.map_range(cg, "iusedoff", head.iusedoff.get(), right.used_inodes.len());
-        let free = self.map_range(cg, "freeoff", head.freeoff.get(), right.free.len());
+        let layout = Layout::of(&self.sb);
+        self.check_layout(cg, head, &layout);
+        // Where they are for whoever mounts it, if that is inside the block; else that was reported.
+        let used = self.map_range(head.iusedoff.get(), right.used_inodes.len());
+        let free = self.map_range(head.freeoff.get(), right.free.len());
         self.compare(cg, "inodes", &block[used], &right.used_inodes, self.sb.ipg);
         self.compare(cg, "fragments", &block[free], &right.free, right.fragments);
         if self.sb.contigsumsize > 0 {
@@ -174,11 +177,12 @@ impl Check<'_> {
         block: &[u8],
         right: &Right,
     ) {
-        let sums = right.cluster_sums.len() * 4;
-        let sums = self.map_range(cg, "clustersumoff", head.clustersumoff.get(), sums);
+        let sums = self.map_range(head.clustersumoff.get(), right.cluster_sums.len() * 4);
         let blocks = right.fragments / self.sb.frag;
         let length = blocks.div_ceil(8) as usize;
-        let map = self.map_range(cg, "clusteroff", head.clusteroff.get(), length);
+        let map = self.map_range(head.clusteroff.get(), length);
+        let says = i64::from(head.nclusterblks.get());
+        self.number(Topic::Group(cg), "nclusterblks", says, i64::from(blocks));
         self.compare(cg, "clusters", &block[map], &right.clusters, blocks);
         // Entry 0 does not exist.
         let says = block[sums].chunks_exact(4).zip(&right.cluster_sums).skip(1);
@@ -193,25 +197,42 @@ impl Check<'_> {
         }
     }
 
-    /// Where a map of `length` bytes at `offset` lies in the group's block; nowhere, and that is
-    /// reported, if it does not lie inside.
-    fn map_range(
-        &mut self,
-        cg: u32,
-        field: &'static str,
-        offset: u32,
-        length: usize,
-    ) -> Range<usize> {
-        let start = offset as usize;
-        let end = start.saturating_add(length);
-        if start < raw::CG_MAPS_OFFSET || end > self.sb.cgsize as usize {
-            self.number(Topic::Group(cg), field, i64::from(offset), 0);
-            return 0..0;
+    /// The maps lie where every group of the volume has them.
+    fn check_layout<O: ByteOrder>(&mut self, cg: u32, head: &RawCg<O>, layout: &Layout) {
+        let mut fields = vec![
+            ("iusedoff", head.iusedoff.get(), layout.iusedoff),
+            ("freeoff", head.freeoff.get(), layout.freeoff),
+        ];
+        // FreeBSD's fsck_ffs(8) leaves the sums where they need not be aligned.
+        let unaligned = layout.freeoff + self.sb.fpg.div_ceil(8) - 4;
+        let is_packed = head.clustersumoff.get() == unaligned
+            && head.clusteroff.get() == unaligned + 4 * (self.sb.contigsumsize + 1);
+        if self.sb.contigsumsize > 0 && !is_packed {
+            fields.extend([
+                (
+                    "clustersumoff",
+                    head.clustersumoff.get(),
+                    layout.clustersumoff,
+                ),
+                ("clusteroff", head.clusteroff.get(), layout.clusteroff),
+            ]);
         }
-        start..end
+        for (field, says, right) in fields {
+            self.number(Topic::Group(cg), field, i64::from(says), i64::from(right));
+        }
     }
 
-    /// Compares the first `bits` bits of two maps; a map that is not there was reported already.
+    /// Where a map of `length` bytes at `offset` lies in the group's block; nowhere if it does not lie inside.
+    fn map_range(&self, offset: u32, length: usize) -> Range<usize> {
+        let start = offset as usize;
+        let end = start.saturating_add(length);
+        match start < raw::CG_MAPS_OFFSET || end > self.sb.cgsize as usize {
+            true => 0..0,
+            false => start..end,
+        }
+    }
+
+    /// Compares the first `bits` bits of two maps; that a map is not there was reported already.
     fn compare(&mut self, group: u32, map: &'static str, says: &[u8], right: &[u8], bits: u32) {
         if says.is_empty() {
             return;
@@ -284,6 +305,22 @@ impl Check<'_> {
                 ),
             ]);
         }
+        if sb.updated {
+            let flags = raw.flags.get();
+            numbers.extend([
+                (
+                    "flags",
+                    i64::from(flags),
+                    i64::from(flags & Flags::all().bits()),
+                ),
+                ("pendingblocks", raw.pendingblocks.get(), 0),
+                ("pendinginodes", raw.pendinginodes.get().into(), 0),
+            ]);
+        }
+        if !sb.format.is_ufs2() {
+            let interleave = i64::from(raw.old_interleave.get());
+            numbers.push(("old_interleave", interleave, interleave.max(1)));
+        }
         if sb.maxsymlinklen > 0 {
             let right = sb.format.pointer_area() as i64;
             numbers.push(("maxsymlinklen", i64::from(sb.maxsymlinklen), right));
@@ -318,24 +355,48 @@ impl Check<'_> {
                 backup.magic.get() as i32,
                 primary.magic.get() as i32,
             ),
-            ("sblkno", backup.sblkno.get(), primary.sblkno.get()),
-            ("cblkno", backup.cblkno.get(), primary.cblkno.get()),
-            ("iblkno", backup.iblkno.get(), primary.iblkno.get()),
-            ("dblkno", backup.dblkno.get(), primary.dblkno.get()),
             ("old_cgoffset", shift.0, shift.1),
-            ("ncg", backup.ncg.get() as i32, primary.ncg.get() as i32),
-            ("bsize", backup.bsize.get(), primary.bsize.get()),
-            ("fsize", backup.fsize.get(), primary.fsize.get()),
-            ("ipg", backup.ipg.get() as i32, primary.ipg.get() as i32),
-            ("fpg", backup.fpg.get(), primary.fpg.get()),
-            ("cgsize", backup.cgsize.get(), primary.cgsize.get()),
-            ("cssize", backup.cssize.get(), primary.cssize.get()),
         ];
+        let fields = fields.into_iter().chain(
+            geometry(backup)
+                .into_iter()
+                .zip(geometry(primary))
+                .map(|((field, says), (_, right))| (field, says, right)),
+        );
         let fields = fields.map(|(field, says, right)| (field, i64::from(says), i64::from(right)));
-        for (field, says, right) in fields.into_iter().chain(moved) {
+        for (field, says, right) in fields.chain(moved) {
             self.number(topic, field, says, right);
         }
     }
+}
+
+/// What every superblock of a volume must say alike (fsck_ffs, setup.c, `cmpsblks`).
+fn geometry<O: ByteOrder>(raw: &RawSuperblock<O>) -> [(&'static str, i32); 23] {
+    [
+        ("sblkno", raw.sblkno.get()),
+        ("cblkno", raw.cblkno.get()),
+        ("iblkno", raw.iblkno.get()),
+        ("dblkno", raw.dblkno.get()),
+        ("ncg", raw.ncg.get() as i32),
+        ("bsize", raw.bsize.get()),
+        ("fsize", raw.fsize.get()),
+        ("frag", raw.frag.get()),
+        ("bmask", raw.bmask.get()),
+        ("fmask", raw.fmask.get()),
+        ("bshift", raw.bshift.get()),
+        ("fshift", raw.fshift.get()),
+        ("fragshift", raw.fragshift.get()),
+        ("fsbtodb", raw.fsbtodb.get()),
+        ("sbsize", raw.sbsize.get()),
+        ("nindir", raw.nindir.get()),
+        ("inopb", raw.inopb.get() as i32),
+        ("ipg", raw.ipg.get() as i32),
+        ("fpg", raw.fpg.get()),
+        ("cgsize", raw.cgsize.get()),
+        ("cssize", raw.cssize.get()),
+        ("contigsumsize", raw.contigsumsize.get()),
+        ("old_cgmask", raw.old_cgmask.get()),
+    ]
 }
 
 fn counters<O: ByteOrder>(sums: &RawCsum<O>) -> [i64; 4] {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::groups::Right;
 use super::{Check, Finding, Topic};
+use crate::cg::Layout;
 use crate::corrupt::{Corrupt, Fault};
 use crate::disk::{Metadata, PIECE, read_with};
 use crate::raw::{self, FS_ISCLEAN, RawSuperblock, SBLOCKSIZE};
@@ -14,15 +15,12 @@ use zerocopy::LE;
 /// Takes bytes, and where on the volume they go.
 pub(super) type Put<'a> = &'a mut dyn FnMut(u64, Vec<u8>);
 
-/// Fields of a group that lead to its maps.
-const OFFSETS: core::ops::Range<usize> = 84..112;
-
 impl Check<'_> {
     /// Gives `put` every group, the summary area and the superblock as they should be.
     pub(super) fn rebuild(&self, put: Put<'_>) -> Result<(), Fault> {
         let sb = &self.sb;
         let order = sb.order;
-        let pattern = self.offsets()?;
+        let layout = Layout::of(sb);
         let mut totals = [0i64; 4];
         let summary_bytes = (sb.cssize as usize).next_multiple_of(sb.fsize as usize);
         let mut summary = self.read(sb.byte_of(sb.csaddr), summary_bytes, sb.tail_piece())?;
@@ -36,7 +34,7 @@ impl Check<'_> {
                 *total += counter;
                 summary[at..at + 4].copy_from_slice(&order.bytes32(counter as u32));
             }
-            self.rebuild_group(cg, &right, &pattern, put)?;
+            self.rebuild_group(cg, &right, &layout, put)?;
         }
         let piece = sb.tail_piece();
         for (n, bytes) in summary.chunks(piece).enumerate() {
@@ -58,37 +56,11 @@ impl Check<'_> {
         self.rebuild_backups(&bytes, put)
     }
 
-    /// Where maps lie in a group: as the first group says that is not itself wrong.
-    fn offsets(&self) -> Result<Vec<u8>, Fault> {
-        let is_bad = |cg: u32| {
-            self.report.findings.iter().any(|finding| match finding {
-                Finding::Corrupt(Corrupt::Group { group, .. }) => *group == cg,
-                Finding::Number {
-                    topic: Topic::Group(group),
-                    field,
-                    ..
-                } => *group == cg && field.ends_with("off"),
-                _ => false,
-            })
-        };
-        let Some(good) = (0..self.sb.ncg).find(|cg| !is_bad(*cg)) else {
-            return Err(Corrupt::Group {
-                group: 0,
-                field: "freeoff",
-                value: 0,
-            }
-            .into());
-        };
-        let at = self.sb.byte_of(self.sb.cgtod(good));
-        let bytes = self.read(at, PIECE, PIECE)?;
-        Ok(bytes[OFFSETS].to_vec())
-    }
-
     fn rebuild_group(
         &self,
         cg: u32,
         right: &Right,
-        offsets: &[u8],
+        layout: &Layout,
         put: Put<'_>,
     ) -> Result<(), Fault> {
         let sb = &self.sb;
@@ -96,13 +68,24 @@ impl Check<'_> {
         let start = sb.byte_of(sb.cgtod(cg));
         let size = (sb.cgsize as usize).next_multiple_of(PIECE);
         let mut block = self.read(start, size, PIECE)?;
-        block[OFFSETS].copy_from_slice(offsets);
         let word = |block: &[u8], at: usize| {
             order.u32([block[at], block[at + 1], block[at + 2], block[at + 3]]) as usize
         };
         let mut set = |at: usize, value: u32| {
             block[at..at + 4].copy_from_slice(&order.bytes32(value));
         };
+        // Those of the clusters are right in more than one way.
+        let keeps_clusters = !self.has_wrong_clusters(cg);
+        set(84, layout.old_btotoff);
+        set(88, layout.old_boff);
+        set(92, layout.iusedoff);
+        set(96, layout.freeoff);
+        if sb.contigsumsize > 0 && !keeps_clusters {
+            set(100, layout.nextfreeoff);
+            set(104, layout.clustersumoff);
+            set(108, layout.clusteroff);
+            set(112, right.fragments / sb.frag);
+        }
         set(4, raw::CG_MAGIC);
         set(12, cg);
         set(20, right.fragments);
@@ -141,6 +124,20 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Whether where the clusters of group `cg` are counted and mapped was found wrong, or the group cannot be believed at all.
+    fn has_wrong_clusters(&self, cg: u32) -> bool {
+        let wrong = |finding: &Finding| match finding {
+            Finding::Corrupt(Corrupt::Group { group, .. }) => *group == cg,
+            Finding::Number {
+                topic: Topic::Group(group),
+                field,
+                ..
+            } => *group == cg && field.contains("cluster"),
+            _ => false,
+        };
+        self.report.findings.iter().any(wrong)
+    }
+
     /// What the superblock itself should say.
     fn right_numbers(&self, bytes: &mut [u8]) {
         for finding in &self.report.findings {
@@ -155,6 +152,19 @@ impl Check<'_> {
             };
             let (at, wide) = match *field {
                 "optim" => (core::mem::offset_of!(RawSuperblock<LE>, optim), false),
+                "old_interleave" => (
+                    core::mem::offset_of!(RawSuperblock<LE>, old_interleave),
+                    false,
+                ),
+                "flags" => (core::mem::offset_of!(RawSuperblock<LE>, flags), false),
+                "pendingblocks" => (
+                    core::mem::offset_of!(RawSuperblock<LE>, pendingblocks),
+                    true,
+                ),
+                "pendinginodes" => (
+                    core::mem::offset_of!(RawSuperblock<LE>, pendinginodes),
+                    false,
+                ),
                 "qbmask" => (core::mem::offset_of!(RawSuperblock<LE>, qbmask), true),
                 "qfmask" => (core::mem::offset_of!(RawSuperblock<LE>, qfmask), true),
                 "maxfilesize" => (core::mem::offset_of!(RawSuperblock<LE>, maxfilesize), true),

@@ -12,31 +12,29 @@
 //!
 //! Source: NetBSD fsck_ffs(8), pass1.c to pass5.c, dir.c (`linkup`), inode.c (`clri`).
 
+mod lost;
+
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use rumpuser::{Errno, SECTOR_SIZE};
 use zerocopy::LE;
 
-use super::{Check, Finding, Report, State, examine};
+use super::{Check, Finding, Report, State, backup, examine};
 use crate::bmap::Path;
 use crate::corrupt::{Corrupt, Fault};
 use crate::dir;
-use crate::disk::{Metadata, PIECE, read_with};
-use crate::entries::{self, first_unit};
+use crate::disk::{Metadata, PIECE, read_in_block, read_with};
+use crate::entries::first_unit;
 use crate::inode::encode::put_pointer;
-use crate::inode::{Contents, Inode, pointer};
+use crate::inode::{Contents, Inode, MAX_DIRECTORY, pointer};
 use crate::journal;
-use crate::lookup;
-use crate::raw::{DIRBLKSIZ, IFDIR, RawSuperblock, UFS_NDADDR, UFS_ROOTINO};
+use crate::raw::{DIRBLKSIZ, IFDIR, RawInode1, RawInode2, RawSuperblock, UFS_NDADDR, UFS_ROOTINO};
 use crate::superblock::{self, Flags, Superblock, Tolerance};
 use rumpvfs::vnode::VnodeType;
 
 /// Passes at most: what one pass repairs may show what the next has to.
 const MOST_PASSES: usize = 64;
-/// Where files without a name go.
-const LOST: &[u8] = b"lost+found";
-
 /// A volume that can be written: not mounted, or nobody would know of the changes.
 pub trait Repairable: Metadata {
     /// Writes `bytes` (whole sectors) at byte `offset`.
@@ -62,6 +60,9 @@ pub struct Repaired {
 pub fn repair(disk: &mut dyn Repairable) -> Result<Repaired, Fault> {
     let mut outcome = Repaired::default();
     let mut before = Writes::new();
+    if let Some(finding) = restore_superblock(disk)? {
+        outcome.repaired.push(finding);
+    }
     replay(disk)?;
     for _ in 0..MOST_PASSES {
         let (todo, state) = plan(disk)?;
@@ -84,6 +85,17 @@ pub fn repair(disk: &mut dyn Repairable) -> Result<Repaired, Fault> {
             .map_err(|errno| Fault::Device { at, errno })?;
     }
     Ok(outcome)
+}
+
+/// Puts a copy of the superblock over one that is not to be believed; what was wrong with that.
+fn restore_superblock(disk: &mut dyn Repairable) -> Result<Option<Finding>, Fault> {
+    let Some(view) = backup::stand_in(disk)? else {
+        return Ok(None);
+    };
+    let (at, bytes, finding) = (view.at, view.bytes, view.finding);
+    disk.write(at, &bytes)
+        .map_err(|errno| Fault::Device { at, errno })?;
+    Ok(Some(finding))
 }
 
 /// Replays the log, if it was in use, and takes that off the superblock. What cannot be replayed is repaired like the rest.
@@ -140,7 +152,11 @@ fn plan(disk: &dyn Repairable) -> Result<(Writes, Report), Fault> {
     };
     let early = check.report.findings.iter();
     for finding in early.filter(|finding| !is_late(finding)) {
-        pass.repair(finding)?;
+        match pass.repair(finding) {
+            // What else is wrong comes first; the next pass sees what is left.
+            Ok(()) | Err(Fault::Corrupt(_)) => {}
+            Err(fault) => return Err(fault),
+        }
     }
     if check
         .report
@@ -198,14 +214,23 @@ impl Pass<'_> {
         self.edit(at, self.sb.format.inode_size(), change)
     }
 
+    /// An inode, whatever is wrong with its group.
     fn inode(&self, ino: u32) -> Result<Inode, Fault> {
-        Inode::load(self.sb, self.disk, ino)
+        let place = self.sb.inode_place(ino)?;
+        let at = self.sb.byte_of(place.block);
+        let decoded = read_in_block(self.disk, at, place.byte, |bytes| {
+            Inode::decode(self.sb, ino, bytes)
+        })?;
+        Ok(decoded?)
     }
 
     fn clear(&mut self, ino: u32) -> Result<(), Fault> {
-        // Without its root there is no volume.
-        if ino == UFS_ROOTINO || !self.cleared.insert(ino) {
+        if !self.cleared.insert(ino) {
             return Ok(());
+        }
+        // Without its root there is no volume.
+        if ino == UFS_ROOTINO {
+            return self.make_root();
         }
         let ufs2 = self.sb.format.is_ufs2();
         self.edit_inode(ino, |bytes| Inode::clear(ufs2, bytes))
@@ -217,6 +242,7 @@ impl Pass<'_> {
             Finding::PartlyAllocated { ino } | Finding::Duplicate { second: ino, .. } => {
                 self.clear(ino)
             }
+            Finding::Root => self.clear(UFS_ROOTINO),
             Finding::BeyondEnd { ino, block, .. } => self.cut_pointer(ino, block),
             Finding::Blocks { ino, has, .. } => self.change_inode(ino, |inode| inode.blocks = has),
             Finding::Links { ino, has, .. } => {
@@ -227,7 +253,7 @@ impl Pass<'_> {
                 self.repair_dots(ino, Some(parent))
             }
             // It gets a name first.
-            Finding::DotDot { .. } | Finding::Root => Ok(()),
+            Finding::DotDot { .. } => Ok(()),
             Finding::NameOfNothing { ino, offset, .. }
             | Finding::SecondName { ino, offset, .. } => {
                 self.edit_entry(ino, offset, |entry| entry[..4].fill(0))
@@ -269,6 +295,11 @@ impl Pass<'_> {
 
     fn repair_corrupt(&mut self, corrupt: Corrupt) -> Result<(), Fault> {
         match corrupt {
+            Corrupt::Inode {
+                ino,
+                field: "size",
+                value,
+            } if value % DIRBLKSIZ as u64 != 0 && value < MAX_DIRECTORY => self.round_size(ino),
             Corrupt::Inode { ino, .. }
             | Corrupt::Pointer { ino, .. }
             | Corrupt::IndirectPointer { ino, .. }
@@ -283,6 +314,31 @@ impl Pass<'_> {
                 })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Makes a directory that ends within a unit end behind it; anything else of a wrong size goes.
+    fn round_size(&mut self, ino: u32) -> Result<(), Fault> {
+        let sb = self.sb;
+        let at = match sb.format.is_ufs2() {
+            true => core::mem::offset_of!(RawInode2<LE>, size),
+            false => core::mem::offset_of!(RawInode1<LE>, size),
+        };
+        let mut is_right = false;
+        self.edit_inode(ino, |bytes| {
+            let size: [u8; 8] = core::array::from_fn(|n| bytes[at + n]);
+            let rounded = sb.order.u64(size).next_multiple_of(DIRBLKSIZ as u64);
+            let old: [u8; 8] = size;
+            bytes[at..at + 8].copy_from_slice(&sb.order.bytes64(rounded));
+            let decoded = Inode::decode(sb, ino, bytes);
+            is_right = decoded.is_ok_and(|inode| inode.vtype == VnodeType::Dir);
+            if !is_right {
+                bytes[at..at + 8].copy_from_slice(&old);
+            }
+        })?;
+        match is_right {
+            true => Ok(()),
+            false => self.clear(ino),
         }
     }
 
@@ -315,6 +371,10 @@ impl Pass<'_> {
     /// Rewrites `.` and `..`. If the first unit has other names in their place, those go.
     fn repair_dots(&mut self, ino: u32, parent: Option<u32>) -> Result<(), Fault> {
         let order = self.sb.order;
+        // One without a unit has no name that could be lost.
+        if self.inode(ino)?.size == 0 {
+            return self.clear(ino);
+        }
         let parent = parent.unwrap_or(UFS_ROOTINO);
         self.edit_unit(ino, 0, |unit| {
             let has_dots = unit[4..6] == order.bytes16(12)
@@ -406,159 +466,6 @@ impl Pass<'_> {
             Err(Fault::Corrupt(_)) => Ok(true),
             Err(fault) => Err(fault),
         }
-    }
-
-    /// Gives a file a name in `lost+found`. If that has to be made, or has to grow, the next pass will.
-    fn name_lost(&mut self, inode: &Inode) -> Result<(), Fault> {
-        if self.is_lost_made {
-            return Ok(());
-        }
-        let sb = self.sb;
-        let root = self.inode(UFS_ROOTINO)?;
-        let found = lookup::lookup(sb, self.disk, &root, LOST, 0)?;
-        let Some(found) = found else {
-            return self.make_lost(&root);
-        };
-        let lost = self.inode(found.ino)?;
-        let name = alloc::format!("#{:08}", inode.ino);
-        if !self.insert(&lost, (inode.ino, inode.vtype), name.as_bytes())? {
-            self.grow(&lost)?;
-        }
-        Ok(())
-    }
-
-    /// Gives a directory more room: the next unit of the fragments that it has, or else a block that nobody has, for all of it
-    /// while it is smaller than one, and then behind it.
-    fn grow(&mut self, dir: &Inode) -> Result<(), Fault> {
-        let sb = self.sb;
-        let (unit, bsize) = (DIRBLKSIZ as u64, u64::from(sb.bsize));
-        self.is_lost_made = true;
-        let Contents::Blocks { direct, .. } = &dir.contents else {
-            return Ok(());
-        };
-        if dir.size < bsize && dir.size < dir.blocks * 512 {
-            let at = sb.byte_of(direct[0] as u64) + dir.size;
-            self.empty_units(at, 1)?;
-            return self.change_inode(dir.ino, |dir| dir.size += unit);
-        }
-        let block = (dir.size / bsize) as usize;
-        let (Some(new), true) = (self.free_block(), block < UFS_NDADDR) else {
-            return Ok(());
-        };
-        let inside = dir.size % bsize;
-        for at in (0..inside).step_by(DIRBLKSIZ) {
-            let (from, _) = dir::place(sb, self.disk, dir, dir.size - inside + at, unit)?;
-            let bytes = read_with(self.disk, from, DIRBLKSIZ, <[u8]>::to_vec)?;
-            self.edit(sb.byte_of(new) + at, DIRBLKSIZ, |there| {
-                there.copy_from_slice(&bytes);
-            })?;
-        }
-        self.empty_units(sb.byte_of(new) + inside, (bsize - inside) / unit)?;
-        self.change_inode(dir.ino, |dir| {
-            if let Contents::Blocks { direct, .. } = &mut dir.contents {
-                direct[block] = new as i64;
-            }
-            dir.size += bsize - inside;
-            // What the next pass counts.
-            dir.blocks = dir.size / 512;
-        })
-    }
-
-    /// Makes `count` units from byte `at` on such as have no names.
-    fn empty_units(&mut self, at: u64, count: u64) -> Result<(), Fault> {
-        let order = self.sb.order;
-        for unit in 0..count {
-            self.edit(at + unit * DIRBLKSIZ as u64, DIRBLKSIZ, |bytes| {
-                bytes.fill(0);
-                bytes[4..6].copy_from_slice(&order.bytes16(DIRBLKSIZ as u16));
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Enters a name where there is room; whether there was.
-    fn insert(&mut self, dir: &Inode, file: (u32, VnodeType), name: &[u8]) -> Result<bool, Fault> {
-        if dir.vtype != VnodeType::Dir {
-            return Ok(false);
-        }
-        let (order, shape) = (self.sb.order, dir::Shape::of(self.sb));
-        let mut entered = false;
-        for unit in (0..dir.size).step_by(DIRBLKSIZ) {
-            self.edit_unit(dir.ino, unit, |bytes| {
-                let room = entries::room(&shape, bytes, unit).unwrap_or(0);
-                if room >= dir::entry_size(name.len()) {
-                    entries::insert(bytes, order, file, name);
-                    entered = true;
-                }
-            })?;
-            if entered {
-                break;
-            }
-        }
-        Ok(entered)
-    }
-
-    /// Makes `lost+found`, with a block of its own, from an inode and a block that nobody has.
-    fn make_lost(&mut self, root: &Inode) -> Result<(), Fault> {
-        let sb = self.sb;
-        let (Some(ino), Some(block)) = (self.free_inode()?, self.free_block()) else {
-            return Ok(());
-        };
-        let now = rumpkern::time::wall();
-        if !self.insert(root, (ino, VnodeType::Dir), LOST)? {
-            return self.grow(root);
-        }
-        self.is_lost_made = true;
-        let mut direct = [0; UFS_NDADDR];
-        direct[0] = block as i64;
-        let lost = Inode {
-            ino,
-            permissions: 0o700,
-            nlink: 2,
-            uid: 0,
-            gid: 0,
-            size: u64::from(sb.bsize),
-            blocks: u64::from(sb.bsize) / 512,
-            atime: now,
-            mtime: now,
-            ctime: now,
-            birthtime: sb.format.is_ufs2().then_some(now),
-            flags: 0,
-            contents: Contents::Blocks {
-                direct,
-                indirect: [0; 3],
-            },
-            ..root.clone()
-        };
-        self.edit_inode(ino, |bytes| lost.encode(sb, bytes))?;
-        let order = sb.order;
-        self.empty_units(sb.byte_of(block), u64::from(sb.bsize) / DIRBLKSIZ as u64)?;
-        self.edit(sb.byte_of(block), DIRBLKSIZ, |bytes| {
-            bytes.copy_from_slice(&first_unit(order, ino, UFS_ROOTINO));
-        })?;
-        self.change_inode(UFS_ROOTINO, |root| root.nlink += 1)
-    }
-
-    /// An inode that is free, and was written before.
-    fn free_inode(&self) -> Result<Option<u32>, Fault> {
-        let is_free = |ino: &u32| self.check.inodes[*ino as usize].state == State::Free;
-        for ino in (UFS_ROOTINO + 1..self.sb.inodes()).filter(is_free) {
-            let cg = ino / self.sb.ipg;
-            match crate::cg::Head::load(self.sb, self.disk, cg) {
-                Ok(head) if ino % self.sb.ipg < head.initialised_inodes => return Ok(Some(ino)),
-                Ok(_) | Err(Fault::Corrupt(_)) => {}
-                Err(fault) => return Err(fault),
-            }
-        }
-        Ok(None)
-    }
-
-    fn free_block(&self) -> Option<u64> {
-        let sb = self.sb;
-        (0..sb.size).step_by(sb.frag as usize).find(|block| {
-            sb.is_data(*block, sb.frag)
-                && (*block..*block + u64::from(sb.frag)).all(|n| !self.check.is_used(n))
-        })
     }
 }
 
