@@ -271,6 +271,41 @@ fn clean_pages_are_freed_while_dirty_ones_wait_for_a_slow_disk() {
 }
 
 #[test]
+fn what_is_recycled_for_a_reader_was_used_once_and_not_again_and_is_not_ahead_of_him() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let disk = BlockQueue::attach(&kernel, RamDisk::zeroed(64 << 11)).expect("attached");
+    let cache = Cache::new(disk);
+    let (again, once, ahead) = (0..20, 20..40, 40..60);
+    for index in 0..60 {
+        cache.write(index).expect("memory");
+        let mut pages = cache.pages.lock();
+        let page = pages.get_mut(&index).expect("just written");
+        page.dirty = false;
+        lru::mark_new(&page.frame);
+        let uses = usize::from(index < 40) + usize::from(again.contains(&index));
+        (0..uses).for_each(|_| lru::mark_used(&page.frame));
+    }
+    let mut freed = 0;
+    while freed < 20 {
+        let now = uvm::recycle(20 - freed);
+        assert!(now > 0, "{freed} of 20 were freed");
+        freed += now;
+    }
+    assert_eq!(
+        uvm::recycle(1),
+        0,
+        "those ahead stay, and those used again for now"
+    );
+    let pages = cache.pages.lock();
+    assert!(again.chain(ahead).all(|index| pages.contains_key(&index)));
+    assert!(!once.into_iter().any(|index| pages.contains_key(&index)));
+    drop(pages);
+    cache.pages.lock().clear();
+    kernel.shutdown();
+}
+
+#[test]
 fn used_pages_outlive_a_flood_of_pages_that_are_used_once() {
     let (_turn, kernel) = kernel();
     let _lwp = kernel.attach("test").expect("attached");

@@ -2,14 +2,14 @@
 //!
 //! Two queues. A new page goes to the tail of the *inactive* queue, from whose head the pagedaemon
 //! takes. A page that was used since is not reclaimed but moved to the *active* queue; when that has
-//! become the longer one, its head moves back. So a file that is read once passes through without pushing out
-//! what is read again and again. A use sets a bit in the page, with no lock.
+//! become the longer one, its head moves back. The use that a page was read for does not count: so a file that is read once passes
+//! through without pushing out what is read again and again. A use sets a bit in the page, with no lock.
 //!
 //! The queues hold no reference: a frame that is freed leaves them by itself. A page that could not
 //! be reclaimed goes to the tail, so nothing blocks the head.
 
 use super::page::{
-    FLAG_ACTIVE, FLAG_INACTIVE, FLAG_QUEUED, FLAG_REFERENCED, Frame, NIL, VmPage, physmem,
+    FLAG_ACTIVE, FLAG_INACTIVE, FLAG_NEW, FLAG_QUEUED, FLAG_REFERENCED, Frame, NIL, VmPage, physmem,
 };
 use crate::kmem;
 use crate::locks::short::{Short, enter};
@@ -165,11 +165,19 @@ pub fn dequeue(frame: &Frame) {
     forget(number, page);
 }
 
+/// Notes that `frame` was read from a disk, for somebody who has yet to use it.
+pub fn mark_new(frame: &Frame) {
+    frame.page().2.flags.fetch_or(FLAG_NEW, Ordering::Relaxed);
+}
+
 /// Notes that `frame` was used. No lock, and usually no write.
 #[inline]
 pub fn mark_used(frame: &Frame) {
     let page = frame.page().2;
-    if page.flags.load(Ordering::Relaxed) & FLAG_REFERENCED == 0 {
+    let flags = page.flags.load(Ordering::Relaxed);
+    if flags & FLAG_NEW != 0 {
+        page.flags.fetch_and(!FLAG_NEW, Ordering::Relaxed);
+    } else if flags & FLAG_REFERENCED == 0 {
         page.flags.fetch_or(FLAG_REFERENCED, Ordering::Relaxed);
     }
 }
@@ -194,20 +202,28 @@ pub(super) fn forget(number: u32, page: &VmPage) {
     page.flags.fetch_and(!FLAG_QUEUED, Ordering::Relaxed);
 }
 
+/// What a look at the queue does with pages that are not to be taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Used ones go to the active queue, and count as not used since. Those that nobody has had yet count as if he had.
+    Ageing,
+    /// The same, but those that nobody has had yet are left as they are: somebody is about to want them.
+    Passing,
+    /// All are left as they are.
+    Gentle,
+}
+
 /// The next page to look at: moves it to the inactive queue's tail and says whose it is. `None` when `budget`
 /// pages were passed, or none are left.
-///
-/// Pages that were used go to the active queue on the way, and count as not used since; in a `gentle` look they
-/// are left as they are.
 pub(super) fn next_candidate(
     budget: &mut usize,
-    gentle: bool,
+    look: Look,
 ) -> Option<(Option<Arc<dyn Object>>, u64)> {
     let physmem = physmem()?;
     loop {
         *budget = budget.checked_sub(1)?;
         let mut lru = enter(&LRU);
-        if !gentle {
+        if look != Look::Gentle {
             lru.balance(physmem);
         }
         let number = lru.inactive.head;
@@ -216,12 +232,17 @@ pub(super) fn next_candidate(
         }
         let page = physmem.page(number);
         lru.unlink(physmem, number, page);
-        if !gentle && take_referenced(page) {
+        if look != Look::Gentle && take(page, FLAG_REFERENCED) {
             lru.push(physmem, number, page, FLAG_ACTIVE);
             continue;
         }
         lru.push(physmem, number, page, FLAG_INACTIVE);
-        if page.flags.load(Ordering::Relaxed) & FLAG_REFERENCED != 0 {
+        let passed = match look {
+            Look::Ageing => take(page, FLAG_NEW),
+            Look::Passing => has(page, FLAG_NEW),
+            Look::Gentle => has(page, FLAG_REFERENCED | FLAG_NEW),
+        };
+        if passed {
             continue;
         }
         let owner = page.a.load(Ordering::Relaxed);
@@ -231,9 +252,13 @@ pub(super) fn next_candidate(
     }
 }
 
-fn take_referenced(page: &VmPage) -> bool {
-    page.flags.load(Ordering::Relaxed) & FLAG_REFERENCED != 0
-        && page.flags.fetch_and(!FLAG_REFERENCED, Ordering::Relaxed) & FLAG_REFERENCED != 0
+fn has(page: &VmPage, flags: u8) -> bool {
+    page.flags.load(Ordering::Relaxed) & flags != 0
+}
+
+/// Takes a flag away, and says whether it was there.
+fn take(page: &VmPage, flag: u8) -> bool {
+    has(page, flag) && page.flags.fetch_and(!flag, Ordering::Relaxed) & flag != 0
 }
 
 impl Lru {
@@ -247,7 +272,7 @@ impl Lru {
             let number = self.active.head;
             let page = physmem.page(number);
             self.unlink(physmem, number, page);
-            let to = match take_referenced(page) {
+            let to = match take(page, FLAG_REFERENCED) {
                 true => FLAG_ACTIVE,
                 false => FLAG_INACTIVE,
             };

@@ -47,6 +47,8 @@ pub(crate) const FLAG_INACTIVE: u8 = 2;
 pub(crate) const FLAG_ACTIVE: u8 = 4;
 /// The frame is on one of them, or on its way from one to the other.
 pub(crate) const FLAG_QUEUED: u8 = 8;
+/// It was read, and nobody has had it yet: the first use is what it was read for.
+pub(crate) const FLAG_NEW: u8 = 16;
 
 /// What is known of one page (struct vm_page).
 #[repr(C)]

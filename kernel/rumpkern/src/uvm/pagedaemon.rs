@@ -14,7 +14,7 @@
 //! allocates from the reserve only.
 
 use super::limit;
-use super::lru::{self, Reclaim, Reclaimed};
+use super::lru::{self, Look, Reclaim, Reclaimed};
 use crate::locks::Mutex;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -309,42 +309,49 @@ fn round(want: usize) -> usize {
     freed + drain(want - freed)
 }
 
+/// Frees up to `want` clean pages that were used once, in the calling thread, and answers how many: what a sequential reader
+/// has behind him makes room for what lies ahead. Waits for nothing, and takes no locks but by trying.
+pub fn recycle(want: usize) -> usize {
+    // Not the whole queue in vain, again and again, while few pages are clean.
+    walk(want, 2 * want + 16, Look::Passing)
+}
+
 /// Walks the queue until `want` pages are free or being written.
 fn scan(want: usize) -> usize {
     let (inactive, active) = lru::lengths();
-    let freed = walk(want, inactive, false);
+    let freed = walk(want, inactive, Look::Ageing);
     if freed + OUTSTANDING.load(Ordering::SeqCst) > 0 {
         if freed < want && limit::counts().waiters > 0 {
             // The disk may be slow: while somebody waits, look for clean pages as well.
-            return freed + walk(want - freed, inactive, true);
+            return freed + walk(want - freed, inactive, Look::Gentle);
         }
         return freed;
     }
     // All were in use: each twice more, for the first look may only clear its used bit.
-    walk(want, 2 * (inactive + active) + 16, false)
+    walk(want, 2 * (inactive + active) + 16, Look::Ageing)
 }
 
-/// Looks at up to `budget` pages. A `gentle` walk takes clean pages only that were not used, and starts no writes.
-fn walk(want: usize, mut budget: usize, gentle: bool) -> usize {
+/// Looks at up to `budget` pages. Writes are started while [`Look::Ageing`] only.
+fn walk(want: usize, mut budget: usize, look: Look) -> usize {
     let most_outstanding = (limit::marks().usable / 4).max(16);
     let mut freed = 0;
     let mut seen = 0;
     while freed < want {
         let outstanding = OUTSTANDING.load(Ordering::SeqCst);
-        if !gentle && freed + outstanding >= want {
+        if look == Look::Ageing && freed + outstanding >= want {
             break;
         }
-        let Some((object, index)) = lru::next_candidate(&mut budget, gentle) else {
+        let Some((object, index)) = lru::next_candidate(&mut budget, look) else {
             break;
         };
         seen += 1;
-        if seen % 64 == 0 {
+        if seen % 64 == 0 && look != Look::Passing {
             host().threads().yield_now();
         }
         let Some(object) = object else {
             continue;
         };
-        let how = match !gentle && outstanding < most_outstanding {
+        let how = match look == Look::Ageing && outstanding < most_outstanding {
             true => Reclaim::MayWrite,
             false => Reclaim::CleanOnly,
         };

@@ -46,8 +46,13 @@ struct Map {
 
 impl Vnode {
     /// Page `index` of the file. If it must be read, so are the pages after it, `run` in all, as far as they are
-    /// absent.
-    pub(super) fn page(self: &Arc<Self>, index: u64, run: u64) -> Result<Frame, Errno> {
+    /// absent. `is_new`: the caller did not have the page just before.
+    pub(super) fn page(
+        self: &Arc<Self>,
+        index: u64,
+        run: u64,
+        is_new: bool,
+    ) -> Result<Frame, Errno> {
         let stats = self.mount().page_stats();
         let mut missed = false;
         let mut alone = run <= 1;
@@ -55,7 +60,9 @@ impl Vnode {
             let mut state = self.page_state();
             while let Some(page) = state.tree.get(index) {
                 if let Some(frame) = &page.frame {
-                    lru::mark_used(frame);
+                    if is_new {
+                        lru::mark_used(frame);
+                    }
                     if !missed {
                         PageCacheStats::add(&stats.hits, 1);
                     }
@@ -134,12 +141,20 @@ impl Vnode {
                 Err(_) => break,
             }
         }
-        // The last of the memory is for those who need it.
-        while (frames.len() as u64) < count && !uvm::short() {
+        // The last of the memory is for those who need it; but what was read before can make room.
+        let mut recycled = 0;
+        while (frames.len() as u64) < count {
+            if recycled == 0 && uvm::short() {
+                recycled = uvm::recycle(count as usize - frames.len());
+                if recycled == 0 {
+                    break;
+                }
+            }
             match Frame::alloc(Alloc::NoWait) {
                 Ok(frame) => frames.push(frame),
                 Err(_) => break,
             }
+            recycled = recycled.saturating_sub(1);
         }
         let claimed = self.claim(first, frames.len() as u64)?;
         frames.truncate(claimed as usize);
@@ -353,6 +368,7 @@ impl Vnode {
         }
         let mut state = self.page_state();
         for (index, io) in (first..).zip(frames) {
+            lru::mark_new(&io.frame);
             self.publish(&mut state, index, io.frame, false);
         }
         drop(state);

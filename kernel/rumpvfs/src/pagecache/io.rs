@@ -56,7 +56,8 @@ impl Vnode {
         }
         let mut done = 0;
         let (first, past) = (offset / PAGE, end.div_ceil(PAGE));
-        let piece = match reader.continues_at(first) {
+        let goes_on = reader.continues_at(first);
+        let piece = match goes_on {
             true => READ_PIECE,
             false => past - first,
         };
@@ -78,7 +79,9 @@ impl Vnode {
                 announced = past.min(index + piece);
                 run = self.announce(index, announced, reader);
             }
-            let frame = match self.page(index, run) {
+            // The second half of the page that he has read the first half of is no new use.
+            let is_new = index > first || offset.is_multiple_of(PAGE) || !goes_on;
+            let frame = match self.page(index, run, is_new) {
                 Ok(frame) => frame,
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
@@ -116,7 +119,7 @@ impl Vnode {
         let past = end.div_ceil(PAGE).min(first + MAX_LOAN as u64);
         let run = self.announce(first, past, reader);
         let frame = match patience {
-            Patience::Wait => self.page(first, run)?,
+            Patience::Wait => self.page(first, run, true)?,
             Patience::Try => match self.resident(first) {
                 Some(frame) => frame,
                 None => {
@@ -393,7 +396,7 @@ impl Vnode {
                     });
                 }
             } else {
-                self.page(index, 1)?;
+                self.page(index, 1, true)?;
             }
             let state = self.settled(index, self.page_state());
             let mut state = state;

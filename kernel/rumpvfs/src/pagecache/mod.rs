@@ -185,12 +185,9 @@ impl PageCacheStats {
     fn max_window(&self) -> u32 {
         let readers = self.readers.load(Ordering::Relaxed).max(1);
         let share = uvm::limit_pages() / 4 / readers;
-        let most = if uvm::short() {
-            FIRST_WINDOW
-        } else {
-            MAX_WINDOW
-        };
-        u32::try_from(share).unwrap_or(most).clamp(4, most)
+        u32::try_from(share)
+            .unwrap_or(MAX_WINDOW)
+            .clamp(4, MAX_WINDOW)
     }
 }
 
