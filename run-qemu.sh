@@ -384,7 +384,10 @@ run() {
   mkfifo "$scratch/monitor.in" "$scratch/monitor.out" "$scratch/keyboard"
   exec 7<>"$scratch/monitor.in" 8<>"$scratch/monitor.out" 9<>"$scratch/keyboard"
   echo '{"execute":"qmp_capabilities"}' >&7
-  qemu+=(-chardev "pipe,id=monitor,path=$scratch/monitor" -mon chardev=monitor,mode=control)
+  # The guest starts when the monitor has answered: the end of one that is done at once could not be told from QEMU's own failure.
+  # Who stops it himself, as for a debugger, starts it himself.
+  [[ " ${qemu_args[*]} " == *' -S '* ]] || echo '{"execute":"cont"}' >&7
+  qemu+=(-S -chardev "pipe,id=monitor,path=$scratch/monitor" -mon chardev=monitor,mode=control)
   local bounded=()
   [[ -z $timeout ]] || bounded=(timeout --foreground --kill-after=5 "$timeout" "${dies_with_parent[@]}")
   if [[ -t 0 ]]; then

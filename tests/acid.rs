@@ -162,22 +162,37 @@ fn assert_readable(image: &Path) {
     );
 }
 
+/// How the volume is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mount {
+    /// Metadata are written in place, in order.
+    Plain,
+    /// With a journal.
+    Log,
+}
+
 /// Lets the acid image do `steps` within `limit`, which is `pages` pages; answers how many pages were written out because memory
 /// was short.
-fn boot(disk: &Path, limit: &str, pages: u64, steps: &str) -> u64 {
+fn boot(disk: &Path, (limit, pages): (&str, u64), mount: Mount, steps: &str) -> u64 {
+    let options = match mount {
+        Mount::Plain => "",
+        Mount::Log => "mount=ld0:/:ffs:log ",
+    };
     let mut guest = Boot::new(image("acid"))
         .memory("32")
         .disk(disk)
         .keeping_writes()
         .without_network()
-        .append(&format!("memlimit={limit} threads={TREES} steps={steps}"))
+        .append(&format!(
+            "{options}memlimit={limit} threads={TREES} steps={steps}"
+        ))
         .limit(LONG)
         .start();
     assert_eq!(guest.exit_status(LONG), 0, "{}", guest.console());
     let console = guest.console();
     assert!(!console.contains("out of memory"), "{console}");
     let line = guest.line_with("acid: high water").expect("the last line");
-    println!("{limit}, {steps}: {line}");
+    println!("{limit}, {mount:?}, {steps}: {line}");
     let words: Vec<&str> = line
         .split_once("high water ")
         .expect("numbers")
@@ -192,28 +207,43 @@ fn boot(disk: &Path, limit: &str, pages: u64, steps: &str) -> u64 {
 }
 
 /// Runs the acid test within `limit`, which is `pages` pages.
-fn run(limit: &str, pages: u64, version: u32) {
-    let disk = volume(&format!("{limit}-ufs{version}"), version);
-    let pageouts = boot(&disk, limit, pages, "write,read");
+fn run(limit: (&str, u64), version: u32, mount: Mount) {
+    let disk = volume(&format!("{}-ufs{version}-{mount:?}", limit.0), version);
+    let pageouts = boot(&disk, limit, mount, "write,read");
     assert!(pageouts > 0, "nothing was ever short");
     assert_consistent(&disk);
     assert_readable(&disk);
-    boot(&disk, limit, pages, "delete");
+    boot(&disk, limit, mount, "delete");
     assert_consistent(&disk);
     std::fs::remove_file(&disk).expect("our own file");
 }
 
 #[test]
 fn trees_are_copied_to_and_from_an_ffs_within_a_megabyte() {
-    run("1M", 256, 2);
+    run(("1M", 256), 2, Mount::Plain);
 }
 
 #[test]
 fn trees_are_copied_to_and_from_an_ffs_within_half_a_megabyte() {
-    run("512K", 128, 1);
+    run(("512K", 128), 1, Mount::Plain);
 }
 
 #[test]
 fn trees_are_copied_to_and_from_an_ffs_within_three_megabytes() {
-    run("3M", 768, 2);
+    run(("3M", 768), 2, Mount::Plain);
+}
+
+#[test]
+fn trees_are_copied_to_and_from_an_ffs_with_a_log_within_a_megabyte() {
+    run(("1M", 256), 2, Mount::Log);
+}
+
+#[test]
+fn trees_are_copied_to_and_from_an_ffs_with_a_log_within_half_a_megabyte() {
+    run(("512K", 128), 1, Mount::Log);
+}
+
+#[test]
+fn trees_are_copied_to_and_from_an_ffs_with_a_log_within_three_megabytes() {
+    run(("3M", 768), 2, Mount::Log);
 }
