@@ -1,6 +1,6 @@
 //! An FFS image, changed at random: checked and repaired, then mounted and read.
 //!
-//! An input: which volume of [`crate::volume`] (a byte); then its changes, as in [`crate::ffs_image`].
+//! An input: which volume of `volume.rs` (a byte); then its changes, as in [`crate::ffs_image`].
 //!
 //! What must hold: no panic; an end; what a repair has left without a finding is consistent when it is checked again, can be
 //! mounted, everything on it can be read, and writing to it leaves it consistent.
