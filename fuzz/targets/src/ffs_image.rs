@@ -1,6 +1,6 @@
 //! An FFS image, changed at random: mounted, walked, written, unmounted, mounted again.
 //!
-//! An input: which volume of [`crate::volume`] and how it is mounted (a byte each); how many bytes of it are changed
+//! An input: which volume of `volume.rs` and how it is mounted (a byte each); how many bytes of it are changed
 //! (a byte), each change being where (two bytes, by the structures on the volume or by sectors), how (a byte), and
 //! with what (eight bytes); the rest are operations of four bytes each.
 //!
