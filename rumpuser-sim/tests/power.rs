@@ -3,15 +3,17 @@
 mod volume;
 
 use powercut::history::{self, History};
-use powercut::judge::{Found, Rule, judge};
+use powercut::judge::{EVERYBODYS, Found, Rule, judge};
 use rumpdev::disk::Disk;
 use rumpdev::md::MemoryDisk;
-use rumpfs_ffs::check::check;
 use rumpfs_ffs::check::repair::repair;
+use rumpfs_ffs::check::{Finding, check};
+use rumpfs_ffs::disk::Metadata;
+use rumpfs_ffs::superblock::{self, Clean, Flags, Superblock, Tolerance};
 use rumpuser::Errno;
 use rumpuser_sim::bio::{PowerCut, Record};
-use rumpuser_sim::{Universe, sweep};
-use rumpvfs::vnode::Wait;
+use rumpuser_sim::{Stream, Universe, sweep};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use volume::worker::{Expected, Worker};
 use volume::{Image, System, Tree};
@@ -19,13 +21,33 @@ use volume::{Image, System, Tree};
 /// Cut points of a universe.
 const CUTS: u64 = 25;
 
+/// Whether the volume is mounted with a log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Log {
+    /// It is repaired after a cut.
+    None,
+    /// It is replayed.
+    Kept,
+}
+
+impl Log {
+    fn options(self) -> &'static str {
+        match self {
+            Log::None => "",
+            Log::Kept => "log",
+        }
+    }
+}
+
 /// What a scenario left behind.
 struct Recorded {
     system: System,
     record: Record,
     histories: Vec<History>,
-    /// Before this moment the volume was being set up.
+    /// Before the first moment the volume was not mounted yet.
     begun: usize,
+    /// While the volume was mounted for writing.
+    mounted: Vec<Range<usize>>,
     /// Where the disk after a cut is looked at.
     after: Arc<MemoryDisk>,
 }
@@ -33,39 +55,36 @@ struct Recorded {
 /// Its name.
 const AFTER: &str = "ld1";
 
-/// Works on a fresh volume, mounted with `options`, and records it.
-fn work(universe: &Universe, options: &str) -> Recorded {
-    let mut stream = universe.stream("power");
-    let geometry = volume::draw(&mut stream, 3 << 20);
-    let threads = stream.between(1, 8);
-    let steps = stream.between(30, 160) / threads + 4;
-    let volatile_cache = stream.chance(2, 3);
-    let memory = [1 << 20, 8 << 20][stream.below(2) as usize];
-    universe.note(&format!(
-        "{threads} threads of {steps} steps, cache {volatile_cache}, {geometry:?}"
-    ));
-    let system = System::boot(universe, volume::make(geometry), volatile_cache, memory);
-    let mount = system.mount("ld0", options).expect("it can be mounted");
-    system
-        .vfs
-        .mkdir(&system.proc, b"/everybody", 0o777)
-        .expect("made");
+/// A fresh volume, which is drawn; one that is to have a log has room for it, inside or behind.
+fn fresh(universe: &Universe, stream: &mut Stream, log: Log) -> Vec<u8> {
+    let (inside, behind) = match log {
+        Log::None => (3 << 20, 0),
+        Log::Kept if stream.chance(1, 2) => (3 << 20, (1 << 20) + stream.below(64) * 512),
+        Log::Kept => (8 << 20, 0),
+    };
+    let geometry = volume::draw(stream, inside);
+    universe.note(&format!("{behind} bytes behind {geometry:?}"));
+    let mut bytes = volume::make(geometry);
+    bytes.resize((inside + behind) as usize, 0);
+    bytes
+}
+
+/// Lets `count` threads work on files, each of its own.
+fn let_work(universe: &Universe, system: &System, steps: u64, count: u64) -> Vec<History> {
     let mut workers = Vec::new();
-    for number in 0..threads as usize {
+    for number in 0..count as usize {
         let stream = universe.stream(&format!("worker {number}"));
         let own = (&system.vfs, &system.proc);
+        let expected = Expected::default();
         workers.push(Worker::new(
             own,
             system.disk,
             stream,
             number,
             60_000,
-            Expected::default(),
+            expected,
         ));
     }
-    system.vfs.sync(Wait::Stable).expect("synced");
-    system.disk.start_record();
-    let begun = system.disk.moment();
     let finished = Arc::new(Mutex::new(Vec::new()));
     let threads: Vec<_> = workers
         .into_iter()
@@ -82,7 +101,46 @@ fn work(universe: &Universe, options: &str) -> Recorded {
         thread.join();
     }
     let workers = std::mem::take(&mut *finished.lock().expect("nobody panicked"));
-    let histories = workers.into_iter().flat_map(Worker::histories).collect();
+    workers.into_iter().flat_map(Worker::histories).collect()
+}
+
+/// Works on a fresh volume, from before it is mounted until after it is unmounted, and records it.
+fn work(universe: &Universe, log: Log) -> Recorded {
+    let mut stream = universe.stream("power");
+    let bytes = fresh(universe, &mut stream, log);
+    let threads = stream.between(1, 8);
+    let steps = stream.between(30, 160) / threads + 4;
+    let volatile_cache = stream.chance(2, 3);
+    let memory = [1 << 20, 8 << 20][stream.below(2) as usize];
+    universe.note(&format!(
+        "{threads} threads of {steps} steps, cache {volatile_cache}, {memory} bytes of memory"
+    ));
+    let system = System::boot(universe, bytes, volatile_cache, memory);
+    system.disk.start_record();
+    let begun = system.disk.moment();
+    let mount = system
+        .mount("ld0", log.options())
+        .expect("it can be mounted");
+    let since = system.disk.moment();
+    system
+        .vfs
+        .mkdir(&system.proc, EVERYBODYS.as_bytes(), 0o777)
+        .expect("made");
+    let histories = let_work(universe, &system, steps, threads);
+    let mut mounted = vec![since..system.disk.moment()];
+    if stream.chance(1, 2) {
+        // For reading only, and back.
+        system.vfs.remount(&mount, "ro").expect("nobody writes");
+        let options = format!("rw,{}", log.options());
+        system.vfs.remount(&mount, &options).expect("as before");
+        let since = system.disk.moment();
+        let path = format!("{EVERYBODYS}/remounted");
+        system
+            .vfs
+            .mkdir(&system.proc, path.as_bytes(), 0o777)
+            .expect("made");
+        mounted.push(since..system.disk.moment());
+    }
     system.vfs.unmount(&mount).expect("it can be unmounted");
     let record = system.disk.take_record().expect("it was started");
     let after = MemoryDisk::new(system.disk.contents());
@@ -96,6 +154,7 @@ fn work(universe: &Universe, options: &str) -> Recorded {
         record,
         histories,
         begun,
+        mounted,
     }
 }
 
@@ -109,40 +168,88 @@ fn look(system: &System, after: &MemoryDisk, image: &[u8], options: &str) -> Res
     Ok(tree)
 }
 
-/// Cuts at `moment`, repairs, looks.
-fn cut_and_repair(recorded: &Recorded, moment: usize, how: PowerCut<'_>) {
-    let mut image = Image(recorded.record.cut(moment, how));
-    let repaired = repair(&mut image).expect("it can be repaired");
-    let left: Vec<String> = repaired
-        .left
-        .findings
-        .iter()
-        .map(|f| f.to_string())
-        .collect();
-    assert!(left.is_empty(), "{left:#?}");
-    let again = check(&image).expect("it can be checked");
-    assert!(again.is_consistent());
-    let tree = look(&recorded.system, &recorded.after, &image.0, "ro").expect("it can be mounted");
-    if let Err(what) = judge(&tree, &recorded.histories, moment, Rule::Repaired) {
-        let found: Vec<String> = repaired.repaired.iter().map(|f| format!("  {f}")).collect();
-        let paths: Vec<String> = tree
-            .iter()
-            .map(|Found { path, ino, bytes }| {
-                let id = history::identity(bytes);
-                format!("  {path} inode {ino}, {} bytes of file {id:?}", bytes.len())
-            })
-            .collect();
-        panic!(
-            "the power went at moment {moment} of {}: {what}\nrepaired:\n{}\nthere is:\n{}",
-            recorded.record.len(),
-            found.join("\n"),
-            paths.join("\n")
-        );
-    }
+fn findings(image: &dyn Metadata) -> Vec<String> {
+    let report = check(image).expect("it can be checked");
+    report.findings.iter().map(ToString::to_string).collect()
 }
 
-fn cuts_without_a_log(universe: &Universe) {
-    let recorded = work(universe, "");
+/// Repairs what a cut left.
+fn repaired(image: Vec<u8>) -> (Vec<u8>, Vec<String>) {
+    let mut image = Image(image);
+    let repaired = repair(&mut image).expect("it can be repaired");
+    let told = |report: &[Finding]| report.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let left = told(&repaired.left.findings);
+    assert!(left.is_empty(), "{left:#?}");
+    let again = findings(&image);
+    assert!(again.is_empty(), "{again:#?}");
+    (image.0, told(&repaired.repaired))
+}
+
+/// The volume on `image` without a log, after a cut at `moment`: repaired, and judged.
+fn repair_and_judge(recorded: &Recorded, moment: usize, image: Vec<u8>) {
+    let (image, found) = repaired(image);
+    let tree = look(&recorded.system, &recorded.after, &image, "ro").expect("it can be mounted");
+    judged(recorded, moment, &tree, Rule::Repaired, &found);
+}
+
+/// The volume on `image`, which is mounted with a log as a rule, after a cut at `moment`: replayed in one of all ways, and judged. Nothing
+/// else is wrong with it.
+fn replay_and_judge(recorded: &Recorded, moment: usize, image: Vec<u8>, stream: &mut Stream) {
+    let sb = superblock_of(&image);
+    let is_logged = sb.flags.contains(Flags::DOWAPBL);
+    // While a log is made, and after one has ended, there is none that holds what changes.
+    let image = match is_logged || sb.clean == Clean::IS_CLEAN {
+        true => image,
+        false => repaired(image).0,
+    };
+    let wrong = findings(&Image(image.clone()));
+    assert!(wrong.is_empty(), "moment {moment}: {wrong:#?}");
+    let options = ["ro", "", "log"][stream.below(3) as usize];
+    let tree = look(&recorded.system, &recorded.after, &image, options);
+    let tree = tree.unwrap_or_else(|errno| panic!("moment {moment}, {options}: {errno}"));
+    judged(recorded, moment, &tree, Rule::Replayed, &[]);
+    let left = recorded.after.with_bytes(|bytes| bytes.to_vec());
+    if options == "ro" {
+        assert!(left == image, "moment {moment}: it was mounted to read");
+    }
+    let wrong = findings(&Image(left));
+    assert!(wrong.is_empty(), "moment {moment}, {options}: {wrong:#?}");
+}
+
+fn superblock_of(image: &[u8]) -> Superblock {
+    superblock::find(&Image(image.to_vec()), Tolerance::default()).expect("a superblock")
+}
+
+/// A volume that was mounted at `moment` says that it has a log.
+fn assert_logged(recorded: &Recorded, moment: usize, image: &[u8]) {
+    let is_logged = superblock_of(image).flags.contains(Flags::DOWAPBL);
+    let is_mounted = recorded.mounted.iter().any(|it| it.contains(&moment));
+    assert!(is_logged || !is_mounted, "moment {moment}: it has no log");
+}
+
+/// Panics with all that is known unless `tree` is what may be there after a cut at `moment`.
+fn judged(recorded: &Recorded, moment: usize, tree: &Tree, rule: Rule, repaired: &[String]) {
+    let Err(what) = judge(tree, &recorded.histories, moment, rule) else {
+        return;
+    };
+    let paths: Vec<String> = tree
+        .iter()
+        .map(|Found { path, ino, bytes }| {
+            let id = history::identity(bytes);
+            format!("  {path} inode {ino}, {} bytes of file {id:?}", bytes.len())
+        })
+        .collect();
+    panic!(
+        "the power went at moment {moment} of {}: {what}\nrepaired:\n  {}\nthere is:\n{}",
+        recorded.record.len(),
+        repaired.join("\n  "),
+        paths.join("\n")
+    );
+}
+
+/// Cuts at any moments.
+fn cuts(universe: &Universe, log: Log) {
+    let recorded = work(universe, log);
     let mut stream = universe.stream("cuts");
     let moments = (recorded.record.len() - recorded.begun) as u64;
     for number in 0..CUTS {
@@ -152,7 +259,14 @@ fn cuts_without_a_log(universe: &Universe) {
             _ => PowerCut::Any(&mut stream),
         };
         universe.note(&format!("cut {number} at {moment}"));
-        cut_and_repair(&recorded, moment, how);
+        let image = recorded.record.cut(moment, how);
+        match log {
+            Log::None => repair_and_judge(&recorded, moment, image),
+            Log::Kept => {
+                assert_logged(&recorded, moment, &image);
+                replay_and_judge(&recorded, moment, image, &mut stream);
+            }
+        }
     }
     recorded.system.shutdown();
 }
@@ -162,17 +276,35 @@ fn what_was_synced_is_there_after_a_power_cut_and_a_repair() {
     sweep!(
         what_was_synced_is_there_after_a_power_cut_and_a_repair,
         12,
-        cuts_without_a_log,
+        |universe: &Universe| cuts(universe, Log::None),
+        32 << 20
+    );
+}
+
+#[test]
+fn with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced() {
+    sweep!(
+        with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced,
+        12,
+        |universe: &Universe| cuts(universe, Log::Kept),
         32 << 20
     );
 }
 
 /// Cuts at every moment of a scenario.
-fn every_prefix(universe: &Universe) {
-    let recorded = work(universe, "");
+fn every_prefix(universe: &Universe, log: Log) {
+    let recorded = work(universe, log);
+    let mut stream = universe.stream("prefixes");
     let moments = recorded.begun..=recorded.record.len();
     for moment in moments.clone() {
-        cut_and_repair(&recorded, moment, PowerCut::Prefix);
+        let image = recorded.record.cut(moment, PowerCut::Prefix);
+        match log {
+            Log::None => repair_and_judge(&recorded, moment, image),
+            Log::Kept => {
+                assert_logged(&recorded, moment, &image);
+                replay_and_judge(&recorded, moment, image, &mut stream);
+            }
+        }
     }
     universe.note(&format!("{moments:?}"));
     recorded.system.shutdown();
@@ -183,7 +315,53 @@ fn every_prefix_of_what_was_written_has_what_was_synced() {
     sweep!(
         every_prefix_of_what_was_written_has_what_was_synced,
         1,
-        every_prefix
+        |universe: &Universe| every_prefix(universe, Log::None)
+    );
+}
+
+#[test]
+fn every_prefix_of_what_was_written_with_a_log_is_replayed() {
+    sweep!(
+        every_prefix_of_what_was_written_with_a_log_is_replayed,
+        1,
+        |universe: &Universe| every_prefix(universe, Log::Kept)
+    );
+}
+
+/// Cuts, and cuts again while the log is replayed.
+fn cuts_of_our_replay(universe: &Universe) {
+    let recorded = work(universe, Log::Kept);
+    let mut stream = universe.stream("cuts of replays");
+    let disk = recorded.system.disk;
+    for _ in 0..4 {
+        let during = &recorded.mounted[0];
+        let moment = stream.between(during.start as u64, during.end as u64) as usize;
+        let image = recorded.record.cut(moment, PowerCut::Any(&mut stream));
+        universe.note(&format!("cut at {moment}"));
+        disk.modify(|bytes| bytes.copy_from_slice(&image));
+        disk.start_record();
+        let options = ["", "log"][stream.below(2) as usize];
+        let mount = recorded.system.mount("ld0", options);
+        let mount = mount.expect("it can be mounted");
+        recorded.system.vfs.unmount(&mount).expect("unmounted");
+        let record = disk.take_record().expect("it was started");
+        for _ in 0..5 {
+            let again = stream.below(record.len() as u64 + 1) as usize;
+            universe.note(&format!("and again at {again} of {}", record.len()));
+            let image = record.cut(again, PowerCut::Any(&mut stream));
+            replay_and_judge(&recorded, moment, image, &mut stream);
+        }
+    }
+    recorded.system.shutdown();
+}
+
+#[test]
+fn a_replay_of_our_own_log_that_the_power_cuts_off_is_repeated() {
+    sweep!(
+        a_replay_of_our_own_log_that_the_power_cuts_off_is_repeated,
+        4,
+        cuts_of_our_replay,
+        32 << 20
     );
 }
 
