@@ -252,6 +252,8 @@ impl Volume {
                 space.keep_log(keeps.then(|| log.clone()));
             }
         };
+        // Of one transaction any part may be put in place first: all else is there before the superblock, alone, says so.
+        log.settle(self).map_err(|errno| self.at_log(errno))?;
         says(false);
         if let Err(errno) = log.stop(self) {
             says(true);
