@@ -198,19 +198,19 @@ fn replay_and_judge(recorded: &Recorded, moment: usize, image: Vec<u8>, stream: 
     let sb = superblock_of(&image);
     let is_logged = sb.flags.contains(Flags::DOWAPBL);
     // While a log is made, and after one has ended, there is none that holds what changes.
-    let image = match is_logged || sb.clean == Clean::IS_CLEAN {
-        true => image,
-        false => repaired(image).0,
+    let (image, rule) = match is_logged || sb.clean == Clean::IS_CLEAN {
+        true => (image, Rule::Replayed),
+        false => (repaired(image).0, Rule::Repaired),
     };
-    let wrong = findings(&Image(image.clone()));
-    assert!(wrong.is_empty(), "moment {moment}: {wrong:#?}");
     let options = ["ro", "", "log"][stream.below(3) as usize];
     let tree = look(&recorded.system, &recorded.after, &image, options);
     let tree = tree.unwrap_or_else(|errno| panic!("moment {moment}, {options}: {errno}"));
-    judged(recorded, moment, &tree, Rule::Replayed, &[]);
+    judged(recorded, moment, &tree, rule, &[]);
     let left = recorded.after.with_bytes(|bytes| bytes.to_vec());
     if options == "ro" {
+        // The files without a name that the log lists are freed when it is mounted for writing.
         assert!(left == image, "moment {moment}: it was mounted to read");
+        return;
     }
     let wrong = findings(&Image(left));
     assert!(wrong.is_empty(), "moment {moment}, {options}: {wrong:#?}");
