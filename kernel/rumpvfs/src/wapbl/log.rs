@@ -136,9 +136,14 @@ impl Log {
     /// # Errors
     /// `place` is none for a log, or its blocks are not the device's sectors. The device's.
     pub fn create(devvp: &Devvp, place: &Place) -> Result<Log, LogError> {
+        Log::create_at(devvp, place, 0)
+    }
+
+    /// The same, whose first header is of this generation.
+    fn create_at(devvp: &Devvp, place: &Place, generation: u32) -> Result<Log, LogError> {
         let log = Log::new(devvp, place)?;
         // Both slots, so that none has the header of an older log.
-        for generation in [0, 1] {
+        for generation in [generation, generation.wrapping_add(1)] {
             log.write_header(Header {
                 generation,
                 ..Header::default()
@@ -155,11 +160,12 @@ impl Log {
     /// # Errors
     /// As [`Log::create`]. `ENOSPC`: there is no room behind the old log.
     pub fn resume(devvp: &Devvp, place: &Place, replay: &Replay) -> Result<Log, LogError> {
+        let old = replay.header();
         if replay.orphans().is_empty() {
-            return Log::create(devvp, place);
+            // The newest header is the last to go: with only the one before it, less would be replayed over what is in place.
+            return Log::create_at(devvp, place, old.generation.wrapping_add(1));
         }
         let log = Log::new(devvp, place)?;
-        let old = replay.header();
         let mut state = log.state.lock();
         let room = state.inodes.try_reserve(replay.orphans().len());
         room.map_err(|_| Errno::ENOMEM)?;
