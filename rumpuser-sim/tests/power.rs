@@ -338,6 +338,7 @@ fn cuts_of_our_replay(universe: &Universe) {
         let moment = stream.between(during.start as u64, during.end as u64) as usize;
         let image = recorded.record.cut(moment, PowerCut::Any(&mut stream));
         universe.note(&format!("cut at {moment}"));
+        replay_and_judge(&recorded, moment, image.clone(), &mut stream);
         disk.modify(|bytes| bytes.copy_from_slice(&image));
         disk.start_record();
         let options = ["", "log"][stream.below(2) as usize];
