@@ -127,7 +127,8 @@ fn work(universe: &Universe, log: Log) -> Recorded {
         .mkdir(&system.proc, EVERYBODYS.as_bytes(), 0o777)
         .expect("made");
     let histories = let_work(universe, &system, steps, threads);
-    let mut mounted = vec![since..system.disk.moment()];
+    let mut mounted = Vec::new();
+    mounted.push(since..system.disk.moment());
     if stream.chance(1, 2) {
         // For reading only, and back.
         system.vfs.remount(&mount, "ro").expect("nobody writes");
