@@ -41,10 +41,7 @@ pub(crate) fn run(net: &Net, ifp: &Arc<Ifnet>, driver: &Virtif, stop: &AtomicBoo
             && let Some(checksum) = driver.queue.receive(&mut parts)
         {
             taken += 1;
-            match take(driver, &mut parts, checksum) {
-                Ok(frame) => ifp.input(net, frame),
-                Err(_) => count(&ifp.counters.iqdrops),
-            }
+            input(net, ifp, driver, &mut parts, checksum);
         }
         driver.tx.end_batch(&driver.queue);
         if taken > 0 {
@@ -54,7 +51,27 @@ pub(crate) fn run(net: &Net, ifp: &Arc<Ifnet>, driver: &Virtif, stop: &AtomicBoo
             host().threads().yield_now();
             continue;
         }
-        driver.queue.wait(next_look(driver));
+        let look = next_look(driver);
+        // Waiting for a lock, as above, may have used up the token that the device left with a packet. From this look on nothing
+        // is waited for.
+        match driver.queue.receive(&mut parts) {
+            Some(checksum) => input(net, ifp, driver, &mut parts, checksum),
+            None => driver.queue.wait(look),
+        }
+    }
+}
+
+/// Takes a packet up the stack.
+fn input(
+    net: &Net,
+    ifp: &Arc<Ifnet>,
+    driver: &Virtif,
+    parts: &mut Vec<RxPiece>,
+    checksum: RxChecksum,
+) {
+    match take(driver, parts, checksum) {
+        Ok(frame) => ifp.input(net, frame),
+        Err(_) => count(&ifp.counters.iqdrops),
     }
 }
 

@@ -381,7 +381,8 @@ impl PacketQueue {
         self.device.listen(host().threads().current());
     }
 
-    /// Waits for the device, in the thread that called [`PacketQueue::listen`]; may return early.
+    /// Waits for the device, in the thread that called [`PacketQueue::listen`]; may return early. Nothing but a look at what was
+    /// received may come before: whoever waits for a lock uses up the token by which the device wakes.
     pub fn wait(&self, deadline: Option<Instant>) {
         host().threads().park(deadline);
     }
