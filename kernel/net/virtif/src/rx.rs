@@ -41,7 +41,10 @@ pub(crate) fn run(net: &Net, ifp: &Arc<Ifnet>, driver: &Virtif, stop: &AtomicBoo
             && let Some(checksum) = driver.queue.receive(&mut parts)
         {
             taken += 1;
-            input(net, ifp, driver, &mut parts, checksum);
+            match take(driver, &mut parts, checksum) {
+                Ok(frame) => ifp.input(net, frame),
+                Err(_) => count(&ifp.counters.iqdrops),
+            }
         }
         driver.tx.end_batch(&driver.queue);
         if taken > 0 {
@@ -51,27 +54,7 @@ pub(crate) fn run(net: &Net, ifp: &Arc<Ifnet>, driver: &Virtif, stop: &AtomicBoo
             host().threads().yield_now();
             continue;
         }
-        let look = next_look(driver);
-        // Waiting for a lock, as above, may have used up the token that the device left with a packet. From this look on nothing
-        // is waited for.
-        match driver.queue.receive(&mut parts) {
-            Some(checksum) => input(net, ifp, driver, &mut parts, checksum),
-            None => driver.queue.wait(look),
-        }
-    }
-}
-
-/// Takes a packet up the stack.
-fn input(
-    net: &Net,
-    ifp: &Arc<Ifnet>,
-    driver: &Virtif,
-    parts: &mut Vec<RxPiece>,
-    checksum: RxChecksum,
-) {
-    match take(driver, parts, checksum) {
-        Ok(frame) => ifp.input(net, frame),
-        Err(_) => count(&ifp.counters.iqdrops),
+        driver.queue.wait(next_look(driver));
     }
 }
 

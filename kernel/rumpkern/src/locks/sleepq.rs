@@ -7,6 +7,10 @@
 //! Protocol. A waiter enters the queue under the bucket's lock, after it has validated there that it
 //! must wait. A waker takes it off under the same lock, stores the outcome in it as the last
 //! access to it, and unparks its thread. A waiter that times out, or unwinds, takes itself off.
+//!
+//! A thread has one token for all who wake it. One that also parks for something else, as a device's thread does, must not
+//! lose that token to a lock that it waited for: it may have come from the device alone, or from both at once. So whoever took
+//! a token here gives it back when the waiting is over, and the thread finds it at its next park, at worst for nothing.
 
 use super::atomic::{AtomicU32, Ordering};
 use super::short::{Short, enter};
@@ -157,17 +161,16 @@ pub(crate) fn sleep(
     }
     let queued = Queued(&waiter);
     before_park();
-    loop {
-        match waiter.outcome.load(Ordering::Acquire) {
-            SIGNALLED => return Wakeup::Signalled,
-            HANDED => return Wakeup::Handed,
-            _ => {}
-        }
-        if threads.park(deadline) == Unparked::TimedOut {
-            break;
-        }
+    let mut took_token = false;
+    while waiter.outcome.load(Ordering::Acquire) == WAITING
+        && threads.park(deadline) == Unparked::Token
+    {
+        took_token = true;
     }
     drop(queued);
+    if took_token {
+        threads.unpark(waiter.thread);
+    }
     match waiter.outcome.load(Ordering::Acquire) {
         SIGNALLED => Wakeup::Signalled,
         HANDED => Wakeup::Handed,

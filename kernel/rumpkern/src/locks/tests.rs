@@ -244,3 +244,28 @@ fn a_waiter_is_handed_a_mutex_that_is_taken_again_and_again() {
     // Each turn costs a few of the hog's; without handing over it might never come.
     assert!(waited < Duration::from_secs(5), "{waited:?}");
 }
+
+#[test]
+fn a_token_from_elsewhere_outlives_the_wait_for_a_lock() {
+    install_host();
+    let threads = host().threads();
+    let pair = Arc::new((Mutex::new(()), Condvar::new()));
+    // As a device does whose interrupt comes now.
+    threads.unpark(threads.current());
+    let waker = {
+        let pair = pair.clone();
+        std::thread::spawn(move || {
+            while !pair.1.has_waiters() {
+                std::thread::yield_now();
+            }
+            // Whoever waits has let go of the mutex only when it is on the queue.
+            let guard = pair.0.lock();
+            pair.1.notify_one();
+            drop(guard);
+        })
+    };
+    drop(pair.1.wait(pair.0.lock()));
+    waker.join().expect("the thread ends");
+    let past = rumpuser::Instant::from_nanos(0);
+    assert_eq!(threads.park(Some(past)), rumpuser::Unparked::Token);
+}

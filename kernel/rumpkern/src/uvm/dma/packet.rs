@@ -381,8 +381,8 @@ impl PacketQueue {
         self.device.listen(host().threads().current());
     }
 
-    /// Waits for the device, in the thread that called [`PacketQueue::listen`]; may return early. Nothing but a look at what was
-    /// received may come before: whoever waits for a lock uses up the token by which the device wakes.
+    /// Waits for the device, in the thread that called [`PacketQueue::listen`]; may return early. What the device did since the
+    /// thread last looked ends the wait at once, whatever locks the thread waited for in between.
     pub fn wait(&self, deadline: Option<Instant>) {
         host().threads().park(deadline);
     }
