@@ -2,8 +2,9 @@
 //! any of them is mounted in this process and looked at.
 //!
 //! The guest (`powercut_guest`) changes files in several threads, and after each change writes to a sector of its own how far it is.
-//! So the record says what had returned before each moment; what must hold then is [`powercut::judge`]'s.
-//! `RUMP_POWER_CUTS` says how many cuts.
+//! So the record says what had returned before each moment; what must hold then is [`powercut::judge`]'s: without a log after a repair,
+//! with one after a replay, by reading only or by writing, and then there is nothing to repair. `RUMP_POWER_CUTS` says how many cuts of
+//! each kind; an image that is not as it may be is kept.
 
 use powercut::history::History;
 use powercut::judge::{Found, Rule, judge};
@@ -14,24 +15,33 @@ use rump_tests::guest::Boot;
 use rump_tests::hosted::Mounted;
 use rump_tests::image::image;
 use rump_tests::random::Random;
+use rump_tests::spoil::Image;
 use rump_tests::{scratch, volume};
 use rumpdev::md::MemoryDisk;
+use rumpfs_ffs::check::check;
+use rumpfs_ffs::superblock::{self, Clean, Flags, Superblock, Tolerance};
 use rumpuser::Errno;
 use rumpvfs::vnode::{VnodeRef, VnodeType};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Much: the machine may be busy.
 const LONG: Duration = Duration::from_secs(300);
 const SECTOR: usize = 512;
-/// Bytes behind the volume, for markers.
+/// What a sector that was discarded reads as here: nothing that a file system has anywhere, so that whoever shows it is found.
+const DISCARDED: u8 = 0xdb;
+/// Bytes behind the volume, for markers: too few for a log.
 const BEHIND: u64 = 64 << 10;
 
 /// What a guest is to do.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Work {
     format: Format,
     bytes: u64,
+    /// Of the mount.
     options: &'static str,
+    /// On the command line.
+    words: &'static str,
     threads: u8,
     steps: u32,
 }
@@ -41,6 +51,8 @@ struct Recorded {
     before: Vec<u8>,
     entries: Vec<Entry>,
     histories: Vec<History>,
+    /// From the first marker on until the last the volume was mounted.
+    mounted: Range<usize>,
 }
 
 impl Recorded {
@@ -55,8 +67,8 @@ impl Recorded {
         let before = std::fs::read(&disk).expect("the volume");
         let markers = work.bytes / SECTOR as u64;
         let words = format!(
-            "mount=ld0:/:ffs:{} threads={} steps={} seed={seed} markers={markers}",
-            work.options, work.threads, work.steps
+            "mount=ld0:/:ffs:{} {} threads={} steps={} seed={seed} markers={markers}",
+            work.options, work.words, work.threads, work.steps
         );
         let mut boot = Boot::new(image("powercut_guest"))
             .memory("32")
@@ -71,10 +83,15 @@ impl Recorded {
         assert_eq!(guest.exit_status(LONG), 0, "{}", guest.console());
         let entries = blklog::read(&log);
         let histories = histories(work, seed, &entries);
+        let is_marker =
+            |entry: &Entry| matches!(entry, Entry::Write(start, _) if *start >= work.bytes);
+        let first = entries.iter().position(is_marker).expect("a marker");
+        let last = entries.iter().rposition(is_marker).expect("a marker");
         Recorded {
             before,
             entries,
             histories,
+            mounted: first + 1..last + 1,
         }
     }
 
@@ -83,21 +100,20 @@ impl Recorded {
         self.entries.len() + 1
     }
 
-    /// What the disk may hold after a cut: all that was written before `moment`, or with `random` of what was written since the last
-    /// flush before it only some sectors.
+    /// What the disk may hold after a cut: all that was done before `moment`, or with `random` of what was done since the last flush
+    /// before it only some, and only some sectors.
     fn cut(&self, moment: usize, mut random: Option<&mut Random>) -> Vec<u8> {
         let mut bytes = self.before.clone();
         let entries = &self.entries[..moment];
         let stable = entries.iter().rposition(|entry| *entry == Entry::Flush);
         for (at, entry) in entries.iter().enumerate() {
             let is_stable = stable.is_some_and(|stable| at < stable);
+            let random = random.as_deref_mut().filter(|_| !is_stable);
             match entry {
-                Entry::Write(start, data) => {
-                    let random = random.as_deref_mut().filter(|_| !is_stable);
-                    put(&mut bytes, *start as usize, data, random);
-                }
+                Entry::Write(start, data) => put(&mut bytes, *start as usize, data, random),
                 Entry::Discard(start, len) => {
-                    bytes[*start as usize..(start + len) as usize].fill(0xdb);
+                    let discarded = vec![DISCARDED; *len as usize];
+                    put(&mut bytes, *start as usize, &discarded, random);
                 }
                 Entry::Flush => {}
             }
@@ -197,31 +213,87 @@ fn look(bytes: Vec<u8>, options: &str) -> (Vec<Found>, Vec<u8>) {
     (found, disk.with_bytes(|bytes| bytes.to_vec()))
 }
 
-/// Cuts a volume without a log, which is repaired.
-fn cut_and_repair(recorded: &Recorded, moment: usize, random: Option<&mut Random>) {
-    let mut image = volume::Bytes(recorded.cut(moment, random));
-    volume::repair(&mut image);
-    let (found, _) = look(image.0, "ro");
-    let judged = judge(&found, &recorded.histories, moment, Rule::Repaired);
+fn superblock_of(bytes: &[u8]) -> Superblock {
+    superblock::find(&Image(bytes), Tolerance::default()).expect("a superblock")
+}
+
+fn judged(recorded: &Recorded, found: &[Found], moment: usize, rule: Rule) {
+    let judged = judge(found, &recorded.histories, moment, rule);
     judged.unwrap_or_else(|what| panic!("{what}"));
 }
 
+/// Looks at a volume without a log after a cut, which is repaired.
+fn repair(recorded: &Recorded, moment: usize, bytes: Vec<u8>, _: &mut Random) {
+    let mut image = volume::Bytes(bytes);
+    volume::repair(&mut image);
+    let (found, _) = look(image.0, "ro");
+    judged(recorded, &found, moment, Rule::Repaired);
+}
+
+/// Looks at a volume with a log after a cut: the mount replays it, in one of all ways, and nothing is wrong with it then.
+fn replay(recorded: &Recorded, moment: usize, bytes: Vec<u8>, random: &mut Random) {
+    let sb = superblock_of(&bytes);
+    let is_logged = sb.flags.contains(Flags::DOWAPBL);
+    let is_mounted = recorded.mounted.contains(&moment);
+    assert!(is_logged || !is_mounted, "it has no log");
+    // While its log is made, there is none yet that holds what changes.
+    let is_sound = is_logged || sb.clean == Clean::IS_CLEAN;
+    let (bytes, rule) = match is_sound {
+        true => (bytes, Rule::Replayed),
+        false => {
+            let mut image = volume::Bytes(bytes);
+            volume::repair(&mut image);
+            (image.0, Rule::Repaired)
+        }
+    };
+    let options = ["ro", "rw", "rw,log", "rw,log,discard"][random.below(4)];
+    println!("mounted {options}");
+    let (found, left) = look(bytes.clone(), options);
+    judged(recorded, &found, moment, rule);
+    if options == "ro" {
+        assert!(left == bytes, "it was mounted to read");
+        return;
+    }
+    assert_eq!(superblock_of(&left).clean, Clean::IS_CLEAN);
+    let report = check(&Image(&left)).expect("it can be checked");
+    let wrong: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Keeps an image while somebody looks at it, if he panics.
+struct Kept<'a>(&'a [u8]);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let path = scratch("power_cuts").join(format!("{}.img", std::process::id()));
+            match std::fs::write(&path, self.0) {
+                Ok(()) => eprintln!("the image is {}", path.display()),
+                Err(error) => eprintln!("{}: {error}", path.display()),
+            }
+        }
+    }
+}
+
+/// Looks at a volume after a cut.
+type Look = fn(&Recorded, usize, Vec<u8>, &mut Random);
+
 /// Cuts what guests recorded at as many moments as `RUMP_POWER_CUTS` says.
-fn cuts(work: Work, cut: impl Fn(&Recorded, usize, Option<&mut Random>)) {
+fn cuts(mut work: impl FnMut(&mut Random) -> Work, look: Look) {
     let wanted = std::env::var("RUMP_POWER_CUTS").ok();
-    let mut left: usize = wanted.and_then(|cuts| cuts.parse().ok()).unwrap_or(150);
+    let mut left: usize = wanted.and_then(|cuts| cuts.parse().ok()).unwrap_or(100);
     let mut random = Random::announced();
     while left > 0 {
         let seed = random.number() % 1_000_000;
+        let work = work(&mut random);
+        println!("guest seed {seed}: {work:?}");
         let recorded = Recorded::of(work, seed);
         let moments = recorded.moments();
-        let flushes = recorded
-            .entries
-            .iter()
-            .filter(|entry| **entry == Entry::Flush);
+        let count = |is: fn(&&Entry) -> bool| recorded.entries.iter().filter(is).count();
         println!(
-            "guest seed {seed}: {moments} moments, {} flushes",
-            flushes.count()
+            "{moments} moments, {} flushes, {} discards",
+            count(|entry| **entry == Entry::Flush),
+            count(|entry| matches!(entry, Entry::Discard(..)))
         );
         // Every prefix if so many are wanted, and as many others.
         let here = left.min(2 * moments);
@@ -230,31 +302,62 @@ fn cuts(work: Work, cut: impl Fn(&Recorded, usize, Option<&mut Random>)) {
                 true => number / 2,
                 false => random.below(moments),
             };
-            let subset = random.number();
-            println!("cut at {moment}, subset {subset} {}", number % 2);
-            let mut subset = Random::new(subset);
-            let subset = (number % 2 == 1).then_some(&mut subset);
-            cut(&recorded, moment, subset);
+            let seed = random.number();
+            println!("cut at {moment}, seed {seed}, subset {}", number % 2);
+            let mut random = Random::new(seed);
+            let subset = (number % 2 == 1).then_some(&mut random);
+            let bytes = recorded.cut(moment, subset);
+            let kept = Kept(&bytes);
+            look(&recorded, moment, bytes.clone(), &mut random);
+            drop(kept);
         }
         left -= here;
     }
 }
 
-const UFS2: Format = Format {
-    version: 2,
-    big_endian: false,
-    block: 4096,
-    fragment: 512,
-};
+/// Volumes that a guest writes to.
+const FORMATS: [Format; 3] = [
+    Format {
+        version: 2,
+        big_endian: false,
+        block: 4096,
+        fragment: 512,
+    },
+    Format {
+        version: 1,
+        big_endian: false,
+        block: 8192,
+        fragment: 1024,
+    },
+    Format {
+        version: 2,
+        big_endian: true,
+        block: 8192,
+        fragment: 2048,
+    },
+];
+
+fn work(random: &mut Random, bytes: u64, options: [&'static str; 2]) -> Work {
+    Work {
+        format: FORMATS[random.below(FORMATS.len())],
+        bytes,
+        options: options[random.below(options.len())],
+        words: ["", "memlimit=1M"][random.below(2)],
+        threads: 4,
+        // Many more fill a log of the least size more than once.
+        steps: [60, 60, 400][random.below(3)],
+    }
+}
 
 #[test]
 fn what_a_guest_synced_without_a_log_is_there_after_a_power_cut_and_a_repair() {
-    let work = Work {
-        format: UFS2,
-        bytes: 3 << 20,
-        options: "rw",
-        threads: 4,
-        steps: 60,
-    };
-    cuts(work, cut_and_repair);
+    cuts(|random| work(random, 3 << 20, ["rw", "rw,discard"]), repair);
+}
+
+#[test]
+fn what_a_guest_synced_with_a_log_is_there_after_a_power_cut_and_a_replay() {
+    cuts(
+        |random| work(random, 6 << 20, ["rw,log", "rw,log,discard"]),
+        replay,
+    );
 }

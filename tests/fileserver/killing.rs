@@ -1,7 +1,7 @@
 //! QEMU is killed at any moment while clients upload: every file that was answered for is there afterwards, whole.
 //!
 //! What a killed QEMU had written to its image is there, so this is about the death of the kernel at any moment; what a disk
-//! forgets when the power goes is the business of `power_cuts`.
+//! forgets when the power goes is the business of `power_cuts`. With a log nothing is repaired: the next guest replays it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,9 +12,13 @@ use std::time::Duration;
 
 use rump_tests::disk::Format;
 use rump_tests::guest::{Boot, Guest, SOON};
+use rump_tests::hosted::Mounted;
 use rump_tests::http::Connection;
 use rump_tests::random::Random;
+use rump_tests::spoil::Image;
 use rump_tests::{scratch, volume};
+use rumpdev::md::MemoryDisk;
+use rumpfs_ffs::check::check;
 
 use crate::{assert_sane, fileserver};
 
@@ -51,6 +55,25 @@ fn contents(number: u64) -> Vec<u8> {
     random.bytes(len)
 }
 
+/// Uploads something, and notes what was answered; false if nothing was.
+fn put(connection: &mut Connection, target: &str, number: u64, known: &Known) -> bool {
+    let bytes = contents(number);
+    known.with(target, |file| file.begun = Some(number));
+    let length = format!("Content-Length: {}", bytes.len());
+    let answer = connection
+        .request("PUT", target, &[&length])
+        .and_then(|()| connection.send(&bytes))
+        .and_then(|()| connection.response("PUT"));
+    let Ok(answer) = answer else {
+        return false;
+    };
+    assert!([201, 204].contains(&answer.status), "{}", answer.text());
+    known.with(target, |file| {
+        (file.promised, file.begun) = (file.begun.take(), None);
+    });
+    true
+}
+
 /// Uploads until the guest does not answer any more. Answers how many uploads were promised.
 fn upload(guest: &Guest, client: u64, seed: u64, next: &AtomicU64, known: &Known) -> u64 {
     let mut random = Random::new(seed ^ (client << 32));
@@ -61,22 +84,18 @@ fn upload(guest: &Guest, client: u64, seed: u64, next: &AtomicU64, known: &Known
     loop {
         let target = format!("/client{client}-{}", random.below(NAMES));
         let number = next.fetch_add(1, Ordering::Relaxed);
-        let bytes = contents(number);
-        known.with(&target, |file| file.begun = Some(number));
-        let length = format!("Content-Length: {}", bytes.len());
-        let answer = connection
-            .request("PUT", &target, &[&length])
-            .and_then(|()| connection.send(&bytes))
-            .and_then(|()| connection.response("PUT"));
-        let Ok(answer) = answer else {
+        if !put(&mut connection, &target, number, known) {
             return promised;
-        };
-        assert!([201, 204].contains(&answer.status), "{}", answer.text());
-        known.with(&target, |file| {
-            (file.promised, file.begun) = (file.begun.take(), None);
-        });
+        }
         promised += 1;
     }
+}
+
+/// The volume is mounted for writing.
+fn assert_writable(guest: &Guest, next: &AtomicU64, known: &Known) {
+    let mut connection = Connection::open(guest.address()).expect("a connection");
+    let number = next.fetch_add(1, Ordering::Relaxed);
+    assert!(put(&mut connection, "/first", number, known), "no answer");
 }
 
 /// Every file is as it was promised. From now on what is there is what is known.
@@ -99,18 +118,38 @@ fn verify(guest: &Guest, known: &Known) {
     }
 }
 
-/// Makes the volume one that can be mounted again. With a log that is replaying it, after which nothing may be wrong.
-fn recover(disk: &Path, options: &str) {
-    let mut image = volume::ImageFile::open_to_write(disk);
-    let done = volume::repair(&mut image);
-    if options.contains("log") {
-        let wrong: Vec<String> = done.repaired.iter().map(ToString::to_string).collect();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+/// What is done about a volume when its guest was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recovery {
+    /// It is checked and repaired.
+    Repair,
+    /// Nothing: the next guest replays its log.
+    Replay,
+}
+
+impl Recovery {
+    /// The options of the mount.
+    fn options(self) -> &'static str {
+        match self {
+            Recovery::Repair => "rw",
+            Recovery::Replay => "rw,log",
+        }
     }
 }
 
-/// Kills guests that serve a volume mounted with `options`, as often as `RUMP_KILLS` says.
-fn kill(name: &str, format: Format, options: &str) {
+/// A copy of the volume, when its log is replayed and nothing is repaired, is consistent.
+fn assert_replayable(disk: &Path) {
+    let bytes = std::fs::read(disk).expect("our own file");
+    let memory = MemoryDisk::new(bytes);
+    let mounted = Mounted::new(memory.clone(), "rw").expect("the log can be replayed");
+    mounted.end().expect("it can be unmounted");
+    let report = memory.with_bytes(|bytes| check(&Image(bytes)).expect("it can be checked"));
+    let wrong: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Kills guests that serve a volume, as often as `RUMP_KILLS` says.
+fn kill(name: &str, format: Format, words: &str, recovery: Recovery) {
     let kills = std::env::var("RUMP_KILLS").ok();
     let kills: u64 = kills.and_then(|kills| kills.parse().ok()).unwrap_or(3);
     let mut random = Random::announced();
@@ -120,15 +159,17 @@ fn kill(name: &str, format: Format, options: &str) {
         Boot::new(fileserver())
             .disk(&disk)
             .keeping_writes()
-            .append(&format!("mount=ld0:/:ffs:{options}"))
+            .append(&format!("mount=ld0:/:ffs:{} {words}", recovery.options()))
             .start()
             .serving()
     };
     let (next, known) = (AtomicU64::new(1), Known::default());
-    let mut promised = 0;
+    let (mut promised, mut replayed) = (0, 0);
     for round in 0..kills {
         let mut guest = boot();
+        replayed += u64::from(guest.line_with("journal replayed").is_some());
         verify(&guest, &known);
+        assert_writable(&guest, &next, &known);
         let after = Duration::from_millis(random.below(900) as u64 + 100);
         let seed = random.number();
         promised += std::thread::scope(|scope| {
@@ -147,22 +188,35 @@ fn kill(name: &str, format: Format, options: &str) {
         assert_sane(&guest);
         drop(guest);
         println!("kill {round} after {after:?}: {promised} uploads promised so far");
-        // Sometimes the guest is the one that replays, sometimes what repairs.
-        if !options.contains("log") || random.below(2) == 0 {
-            recover(&disk, options);
+        match recovery {
+            Recovery::Repair => drop(volume::repair(&mut volume::ImageFile::open_to_write(&disk))),
+            Recovery::Replay => assert_replayable(&disk),
         }
     }
     let mut guest = boot();
+    replayed += u64::from(guest.line_with("journal replayed").is_some());
     verify(&guest, &known);
     guest.signal(libc::SIGTERM);
     assert_eq!(guest.exit_status(SOON), 0, "{}", guest.console());
     drop(guest);
     volume::assert_clean(&disk);
+    println!("{kills} kills, {promised} uploads promised, {replayed} journals replayed");
     assert!(promised > 0, "nothing was uploaded");
+    assert_eq!(replayed > 0, recovery == Recovery::Replay);
     std::fs::remove_file(&disk).expect("our own file");
 }
 
 #[test]
 fn every_upload_that_was_answered_for_is_there_after_qemu_was_killed_and_a_repair() {
-    kill("plain", Format::UFS2, "rw");
+    kill("plain", Format::UFS2, "", Recovery::Repair);
+}
+
+#[test]
+fn every_upload_that_was_answered_for_is_there_after_qemu_was_killed_with_a_log() {
+    kill("log", Format::UFS2, "", Recovery::Replay);
+}
+
+#[test]
+fn every_upload_that_was_answered_for_is_there_after_qemu_was_killed_with_a_log_and_a_megabyte() {
+    kill("log-1M", Format::VARIED[0], "memlimit=1M", Recovery::Replay);
 }

@@ -36,7 +36,7 @@ pub fn drive(disk: &Path, log: &Path) -> Vec<String> {
     let file =
         |child: &str, path: &Path| format!("{child}.driver=file,{child}.filename={}", quoted(path));
     let options = format!(
-        "if=none,id=recorded,driver=blklogwrites,{},{}",
+        "if=none,id=recorded,driver=blklogwrites,discard=unmap,{},{}",
         file("file", disk),
         file("log", log)
     );

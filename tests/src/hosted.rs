@@ -24,7 +24,7 @@ pub const LONGEST: u64 = 1 << 32;
 /// Bytes read at once: neither a multiple nor a fraction of a page.
 const AT_ONCE: usize = 61_001;
 
-/// An FFS mounted for reading in a kernel of its own.
+/// An FFS mounted in a kernel of its own.
 pub struct Mounted {
     /// The kernel.
     pub kernel: Arc<Kernel>,
@@ -37,7 +37,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Boots a kernel and mounts what `disk` holds, with `options` besides.
+    /// Boots a kernel and mounts what `disk` holds with `options`, for reading unless they say `rw`.
     pub fn new(disk: Arc<dyn Backend>, options: &str) -> Result<Mounted, Errno> {
         Host::install_for_tests();
         let components = [&rumpvfs::COMPONENT, &rumpfs_ffs::COMPONENT];
