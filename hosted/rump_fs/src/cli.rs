@@ -84,6 +84,9 @@ pub enum Command {
         repair: bool,
         image: OsString,
     },
+    /// Look at the log, the journal of a file system's metadata; make and remove it
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Mount it on a directory, by FUSE; goes to the background, until it is unmounted by umount(8) or a signal
     Mount(p2k::MountArgs),
     /// Read commands: those here without IMAGE, cd, pwd, sync, exit
@@ -100,6 +103,22 @@ pub enum Command {
     },
     #[command(flatten)]
     Change(Change),
+}
+
+/// What to do with a log. To change its size, remove it and add another.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Show where it lies, how large it is, and what there is to be replayed
+    Show { image: OsString },
+    /// Make one: behind the file system where there is room, else inside
+    Add {
+        /// Its bytes, with k, m or g, instead of a 1024th of the file system
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        size: Option<u64>,
+        image: OsString,
+    },
+    /// Replay what it holds, and remove it
+    Remove { image: OsString },
 }
 
 /// Changes of what is on an image.

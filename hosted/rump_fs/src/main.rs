@@ -15,6 +15,7 @@ mod change;
 mod cli;
 mod copy;
 mod list;
+mod log;
 mod put;
 mod session;
 mod shell;
@@ -66,6 +67,7 @@ fn run(session: &mut Session, command: &Command) -> Result<(), Failure> {
         Command::Df { image } => volume::df(session, image),
         Command::Mkfs(options) => volume::mkfs(session, options),
         Command::Check { repair, image } => volume::check(session, image, *repair),
+        Command::Log(command) => log::log(session, command),
         Command::Mount(args) => {
             let status = p2k::run(args, session.options(), session.readonly())?;
             session.raise(status);

@@ -86,6 +86,11 @@ impl Shell<'_> {
             }
             _ => {}
         }
+        let while_open = || Failure::Said(format!("{command}: not while the image is open"));
+        // The image is not the first word behind it.
+        if command == "log" {
+            return Err(while_open());
+        }
         let own = [OsStr::new("rump_fs"), OsStr::new(command)].into_iter();
         // All but `help` take the image first.
         let image = (command != "help" && !command.starts_with('-')).then_some(self.name);
@@ -104,9 +109,7 @@ impl Shell<'_> {
         };
         match parsed.command {
             Command::Sh { .. } | Command::Mkfs(_) | Command::Check { .. } | Command::Mount(_) => {
-                Err(Failure::Said(format!(
-                    "{command}: not while the image is open"
-                )))
+                Err(while_open())
             }
             command => crate::run(session, &command),
         }

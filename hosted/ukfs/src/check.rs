@@ -96,34 +96,46 @@ pub struct Repaired {
 pub fn repair(source: impl Into<Source>) -> Result<Repaired, Error> {
     let source = source.into();
     let who = source.to_string();
-    let (start, bytes) = Attachment::open(&source, true, None)?.found_extent(&source)?;
-    let image = ImageFile::open(source.path(), false).map_err(|errno| match errno {
-        Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
-        errno => Error::new(&*who, errno),
-    })?;
-    let mut volume = Volume {
-        image,
-        start,
-        bytes,
-    };
+    let mut volume = Volume::open(&source)?;
+    let bytes = volume.bytes;
     let sb = fits(&who, &volume, bytes)?;
     let done = repair::repair(&mut volume).map_err(|fault| told(&who, fault))?;
-    let synced = volume.image.file().sync_all();
-    synced.map_err(|error| Error::new(&*who, from_io(&error)))?;
+    volume.sync().map_err(|errno| Error::new(&*who, errno))?;
     Ok(Repaired {
         repaired: done.repaired.iter().map(ToString::to_string).collect(),
         left: Report::of(&done.left, &sb),
     })
 }
 
-/// The bytes of a volume in its image, past all caches.
-struct Volume {
+/// The bytes of a volume in its image, past all caches. Nobody else has it open.
+pub(crate) struct Volume {
     image: ImageFile,
     start: u64,
     bytes: u64,
 }
 
 impl Volume {
+    /// Opens it to be changed.
+    pub(crate) fn open(source: &Source) -> Result<Volume, Error> {
+        let who = source.to_string();
+        let (start, bytes) = Attachment::open(source, true, None)?.found_extent(source)?;
+        let image = ImageFile::open(source.path(), false).map_err(|errno| match errno {
+            Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
+            errno => Error::new(&*who, errno),
+        })?;
+        Ok(Volume {
+            image,
+            start,
+            bytes,
+        })
+    }
+
+    /// Everything that was written is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        let synced = self.image.file().sync_all();
+        synced.map_err(|error| from_io(&error))
+    }
+
     /// Where byte `offset` of the volume is in the image, if `len` bytes from there on are the volume's.
     fn place(&self, offset: u64, len: usize) -> Result<u64, Errno> {
         let end = offset.checked_add(len as u64);
@@ -171,7 +183,7 @@ fn fits(who: &str, disk: &dyn Metadata, device: u64) -> Result<Superblock, Error
 }
 
 /// The fault as this crate tells it; the log gets it, too.
-fn told(who: &str, fault: Fault) -> Error {
+pub(crate) fn told(who: &str, fault: Fault) -> Error {
     let errno = fault.on(who).into();
     match fault {
         Fault::Corrupt(corrupt) => Error::because(who, corrupt.to_string(), errno),

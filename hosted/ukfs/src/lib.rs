@@ -37,7 +37,7 @@
 //!   [`Walk`], [`Metadata`].
 //! - [`Source`] names an image as people do, `FILE` or `FILE:PARTITION`; [`partitions`] tells what partitions there are, by
 //!   MBR, GPT or BSD disklabel.
-//! - [`mkfs`] makes a volume, [`check`] finds and repairs what is wrong with one.
+//! - [`mkfs`] makes a volume, [`check`] finds and repairs what is wrong with one, [`log`] looks at its journal, makes and removes it.
 //! - What fails is an [`Error`], which names the image, the file and the reason.
 //!
 //! Every image is a small kernel of its own; they are used from any thread. Memory is one for the process: the kernels' caches
@@ -59,6 +59,7 @@ mod error;
 mod file;
 mod host;
 mod image;
+pub mod log;
 mod metadata;
 pub mod mkfs;
 mod source;

@@ -2,12 +2,15 @@
 //!
 //! The fields are in the byte order of the machine that wrote the log, even on a volume of the
 //! other one; the size of a log block, a power of two that no other order reads as one that is
-//! possible, tells which.
+//! possible, tells which. tunefs(8) does not make a log, it asks for one ([`crate::tune`]): such fields have version 0 and no size
+//! of a log block; of them the flags tell.
 //!
-//! Source: NetBSD sys/ufs/ufs/ufs_wapbl.h, sys/ufs/ffs/ffs_wapbl.c.
+//! Source: NetBSD sys/ufs/ufs/ufs_wapbl.h, sys/ufs/ffs/ffs_wapbl.c, sbin/tunefs/tunefs.c.
+
+use core::ops::RangeInclusive;
 
 use rumpuser::{Errno, SECTOR_SIZE};
-use rumpvfs::wapbl::{Bounds, ByteOrder, Place, Replay, Source};
+use rumpvfs::wapbl::{Bounds, ByteOrder, LEAST_BYTES, Place, Replay, Source};
 use zerocopy::{BE, FromBytes, IntoBytes, LE, byteorder};
 
 use crate::corrupt::{Corrupt, Fault};
@@ -21,6 +24,12 @@ pub const BEHIND_FILESYSTEM: u8 = 1;
 /// Where a log lies: inside the volume, as the blocks of an inode that has no name.
 pub const IN_FILESYSTEM: u8 = 2;
 
+/// The shortest and the longest log, in bytes.
+pub const BYTES: RangeInclusive<u64> = LEAST_BYTES..=1 << 30;
+
+/// The version of the fields; 0 if there is no log.
+const VERSION: u8 = 1;
+
 /// Of the journal's flags: make a log at the next mount with one, of as many bytes as the length says if that is not 0.
 pub const CREATE: u32 = 1;
 /// Of the journal's flags: remove the log at the next mount.
@@ -31,7 +40,7 @@ pub const REMOVE: u32 = 2;
 pub struct Journal {
     /// Byte order of the log.
     pub order: Order,
-    /// 1.
+    /// 1; 0 if there is no log, and only the flags count.
     pub version: u8,
     /// [`BEHIND_FILESYSTEM`] or [`IN_FILESYSTEM`].
     pub location: u8,
@@ -56,12 +65,30 @@ impl Journal {
         ]
         .into_iter()
         .flatten()
-        .find(|journal| journal.block_size.is_power_of_two() && journal.is_block_size_possible())
+        .find(|journal| match journal.version {
+            // Elsewhere than with NetBSD these bytes count something (FreeBSD's `fs_unrefs`).
+            0 => journal.location == IN_FILESYSTEM && matches!(journal.flags, CREATE | REMOVE),
+            _ => journal.block_size.is_power_of_two() && journal.is_block_size_possible(),
+        })
+    }
+
+    /// What asks for a log of `bytes` bytes, or, with 0, of the usual length, at the next mount with one.
+    pub fn asking(bytes: u64) -> Journal {
+        Journal {
+            order: Order::NATIVE,
+            version: 0,
+            location: IN_FILESYSTEM,
+            flags: CREATE,
+            address: 0,
+            blocks: bytes,
+            block_size: 0,
+            ino: 0,
+        }
     }
 
     fn in_order<J: byteorder::ByteOrder>(bytes: &[u8; 40], order: Order) -> Option<Journal> {
         let raw = RawJournal::<J>::ref_from_bytes(bytes).ok()?;
-        (raw.version != 0).then(|| Journal {
+        Some(Journal {
             order,
             version: raw.version,
             location: raw.location,
@@ -96,7 +123,17 @@ impl Journal {
 
     /// Whether it says where a log is, and not only that there should be one.
     pub fn is_made(&self) -> bool {
-        self.flags & CREATE == 0 && matches!(self.location, BEHIND_FILESYSTEM | IN_FILESYSTEM)
+        self.version == VERSION && matches!(self.location, BEHIND_FILESYSTEM | IN_FILESYSTEM)
+    }
+
+    /// Whether the next mount for writing is to remove it.
+    pub fn is_removed(&self) -> bool {
+        self.flags & REMOVE != 0
+    }
+
+    /// The bytes of the log that is asked for, 0 for the usual length, if one is.
+    pub fn asked(&self) -> Option<u64> {
+        (!self.is_made() && self.flags == CREATE).then_some(self.blocks)
     }
 
     fn is_block_size_possible(&self) -> bool {
@@ -106,7 +143,7 @@ impl Journal {
     /// Where the log lies, on a device of `sectors` sectors.
     pub fn place(&self, sb: &Superblock, sectors: u64) -> Result<Place, Corrupt> {
         let bad = |field, value| Err(Corrupt::Journal { field, value });
-        if self.version != 1 {
+        if self.version != VERSION {
             return bad("version", u64::from(self.version));
         }
         let start = self
@@ -140,7 +177,7 @@ impl Journal {
     /// The inode that holds the log inside the volume.
     pub fn inode(&self) -> Option<u32> {
         match self.location {
-            IN_FILESYSTEM => u32::try_from(self.ino).ok(),
+            IN_FILESYSTEM if self.is_made() => u32::try_from(self.ino).ok(),
             _ => None,
         }
     }
@@ -247,6 +284,30 @@ mod tests {
                 assert_eq!((journal.order, journal.block_size), (order, size));
                 assert_eq!((journal.address, journal.inode()), (1000, Some(3)));
             }
+        }
+    }
+
+    #[test]
+    fn what_tunefs_asks_for_is_told_by_the_flags_in_either_order() {
+        for order in [Order::Little, Order::Big] {
+            let asking = Journal {
+                order,
+                ..Journal::asking(3 << 20)
+            };
+            let found = Journal::decode(&asking.encode()).expect("a request");
+            assert_eq!((found, found.asked()), (asking, Some(3 << 20)));
+            assert!(!found.is_made() && found.inode().is_none());
+            let removing = Journal {
+                flags: REMOVE,
+                ..asking
+            };
+            let found = Journal::decode(&removing.encode()).expect("a request");
+            assert!(found.is_removed() && found.asked().is_none());
+            let both = Journal {
+                flags: CREATE | REMOVE,
+                ..asking
+            };
+            assert_eq!(Journal::decode(&both.encode()), None);
         }
     }
 

@@ -99,6 +99,7 @@ pub mod recover;
 mod rename;
 pub mod superblock;
 pub mod truncate;
+pub mod tune;
 pub mod vfsops;
 pub mod vnops;
 pub mod volume;

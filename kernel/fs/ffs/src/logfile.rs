@@ -12,13 +12,12 @@
 
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::vnode::{VnodeType, Wait};
-use rumpvfs::wapbl::LEAST_BYTES;
 
 use crate::corrupt::Fault;
 use crate::disk::PIECE;
 use crate::inode::encode::put_pointer;
 use crate::inode::{Contents, Inode};
-use crate::journal::{BEHIND_FILESYSTEM, CREATE, IN_FILESYSTEM, Journal};
+use crate::journal::{BEHIND_FILESYSTEM, BYTES, IN_FILESYSTEM, Journal};
 use crate::order::Order;
 use crate::raw::{SF_LOG, UFS_NDADDR, UFS_NIADDR};
 use crate::superblock::Superblock;
@@ -27,8 +26,6 @@ use crate::volume::Volume;
 /// The shortest and the longest log that is made where nobody says how long, and its part of the volume.
 const DEFAULT: (u64, u64) = (1 << 20, 64 << 20);
 const PART: u64 = 1024;
-/// The longest log.
-const MOST_BYTES: u64 = 1 << 30;
 
 /// What a log needs inside the volume.
 struct Shape {
@@ -56,22 +53,20 @@ impl Volume {
     /// # Errors
     /// `ENOSPC`: there is no room for it in one piece.
     pub(crate) fn make_log(&self) -> Result<Journal, Fault> {
-        self.begin_change()?;
         let sector = u64::from(self.device.device().info().sector_size);
-        let asked = self.journal.lock().filter(|it| it.flags & CREATE != 0);
-        let asked = asked
-            .map(|journal| journal.blocks)
-            .filter(|bytes| *bytes > 0);
+        let asked = self.journal.lock().and_then(|journal| journal.asked());
+        let asked = asked.filter(|bytes| *bytes > 0);
         let usual = (self.sb.size_bytes() / PART).clamp(DEFAULT.0, DEFAULT.1);
         let wanted = asked.unwrap_or(usual);
-        if !(LEAST_BYTES..=MOST_BYTES).contains(&wanted) {
+        if !BYTES.contains(&wanted) {
             log::error!("ffs: {}: a log of {wanted} bytes", self.device.name());
             return Err(Fault::Refused(Errno::EINVAL));
         }
         let end = self.sb.size_bytes().next_multiple_of(sector);
         let behind = (self.device.sectors() * SECTOR_SIZE as u64).saturating_sub(end);
         let (location, at, bytes, ino) = if behind >= wanted {
-            (BEHIND_FILESYSTEM, end, behind.min(MOST_BYTES), 0)
+            self.begin_change()?;
+            (BEHIND_FILESYSTEM, end, behind.min(*BYTES.end()), 0)
         } else {
             let (at, bytes, ino) = self.make_log_file(wanted, asked.is_some())?;
             (IN_FILESYSTEM, at, bytes, u64::from(ino))
@@ -142,14 +137,13 @@ impl Volume {
         };
         let shape = |data| Shape::of(sb, data).ok_or(full);
         let whole = shape(most)?;
-        let mut space = self.allocator()?;
         let wish = (whole.data + whole.indirect) as u32;
-        let (start, found) = space.find_run(wish)?.ok_or(full)?;
+        let (start, found) = self.allocator()?.find_run(wish)?.ok_or(full)?;
         let mut data = most.min(u64::from(found));
         while shape(data)?.indirect + data > u64::from(found) {
             data -= 1;
         }
-        if data < least {
+        if data < least || self.counts().free_inodes == 0 {
             log::error!(
                 "ffs: {}: no room for a log: {found} blocks lie together",
                 self.device.name()
@@ -159,6 +153,9 @@ impl Volume {
         let shape = shape(data)?;
         let blocks = shape.data + shape.indirect;
         let group = sb.group_of(start);
+        // Where there is no room, the disk stays as it is, and clean.
+        self.begin_change()?;
+        let mut space = self.allocator()?;
         let ino = space.take_inode(group, false, false)?.ok_or(full)?;
         space.take_run(start, blocks as u32)?;
         space.finish()?;

@@ -42,7 +42,7 @@ use rumpvfs::wapbl::{Client, Log, LogError, Operation, Replay};
 
 use crate::corrupt::Fault;
 use crate::disk::PIECE;
-use crate::journal::{Journal, REMOVE};
+use crate::journal::Journal;
 use crate::superblock::Superblock;
 use crate::vnops::Node;
 use crate::volume::Volume;
@@ -191,26 +191,30 @@ impl Volume {
     /// Begins to keep the log that the superblock names, or a new one. `replayed`: what was put in place of the log that was
     /// left in use, which still counts.
     pub(crate) fn start_log(&self, replayed: Option<&Replay>) -> Result<(), Fault> {
-        let journal = match self.usable_journal()? {
+        let usable = self.usable_journal()?;
+        let journal = match usable {
             Some(journal) => journal,
             None => self.make_log()?,
         };
         let place = journal.place(&self.sb, self.device.sectors())?;
         let fault = |error: LogError| Fault::of_log(place.start * SECTOR_SIZE as u64, error);
-        let resumed = replayed.map(|replay| Log::resume(&self.device, &place, replay));
+        // The log that is to be removed is not gone on with.
+        let resumed = replayed.filter(|_| usable.is_some());
+        let resumed = resumed.map(|replay| Log::resume(&self.device, &place, replay));
         let (log, orphans) = match resumed {
-            Some(Err(LogError::Device(Errno::ENOSPC))) => {
-                // No room to say it twice: for a moment nobody would free them.
-                self.begin_change()?;
-                let orphans = replayed.map_or(&[][..], Replay::orphans);
-                (Log::create(&self.device, &place).map_err(fault)?, orphans)
+            Some(Ok(log)) => (log, &[][..]),
+            Some(Err(error)) if error != LogError::Device(Errno::ENOSPC) => {
+                return Err(fault(error));
             }
-            Some(resumed) => (resumed.map_err(fault)?, &[][..]),
-            None => {
-                self.device
-                    .flush(Wait::Stable)
-                    .map_err(|errno| self.at_log(errno))?;
-                (Log::create(&self.device, &place).map_err(fault)?, &[][..])
+            // There was none that counts, or there is no room to say it twice: then for a moment nobody would free them.
+            _ => {
+                if replayed.is_some() {
+                    self.begin_change()?;
+                }
+                let flushed = self.device.flush(Wait::Stable);
+                flushed.map_err(|errno| self.at_log(errno))?;
+                let log = Log::create(&self.device, &place).map_err(fault)?;
+                (log, replayed.map_or(&[][..], Replay::orphans))
             }
         };
         let log = kmem::try_arc(log).map_err(Fault::Refused)?;
@@ -229,10 +233,10 @@ impl Volume {
 
     /// The log that the superblock names, if it is to be used.
     fn usable_journal(&self) -> Result<Option<Journal>, Fault> {
-        let Some(journal) = self.journal.lock().filter(|journal| journal.version == 1) else {
+        let Some(journal) = *self.journal.lock() else {
             return Ok(None);
         };
-        if journal.flags & REMOVE != 0 {
+        if journal.is_removed() {
             self.remove_log()?;
             return Ok(None);
         }

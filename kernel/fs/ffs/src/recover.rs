@@ -35,6 +35,8 @@ impl Volume {
         let sb = Superblock {
             flags: found.flags.difference(Flags::DOWAPBL),
             clean: Clean::IS_CLEAN,
+            // What the log has of the superblock is older than what was asked for since (`tune.rs`).
+            journal: sb.journal,
             ..found
         };
         let volume = Volume::new(sb, device.clone());

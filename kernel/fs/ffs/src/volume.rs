@@ -17,7 +17,7 @@ use crate::corrupt::{Corrupt, Fault};
 use crate::dirhash::Hashes;
 use crate::disk::{PIECE, read_with};
 use crate::inode::Inode;
-use crate::journal::{Journal, REMOVE};
+use crate::journal::Journal;
 use crate::logging::{Logging, cost};
 use crate::raw::{RawSuperblock, SBLOCKSEARCH};
 use crate::superblock::{Clean, Flags, Superblock};
@@ -278,14 +278,17 @@ impl Volume {
 
     /// Puts in order what was left behind, with a log or without.
     fn take_over(&self, replayed: Option<&Replay>, keeps_log: bool) -> Result<(), Fault> {
-        let is_removed = |journal: &Journal| journal.flags & REMOVE != 0;
+        let journal = *self.journal.lock();
         if keeps_log {
             self.start_log(replayed)?;
-        } else if replayed.is_some() {
-            // From here on the log does not count.
-            self.begin_change()?;
-        } else if self.journal.lock().as_ref().is_some_and(is_removed) {
-            self.remove_log()?;
+        } else {
+            if replayed.is_some() {
+                // From here on the log does not count.
+                self.begin_change()?;
+            }
+            if journal.is_some_and(|journal| journal.is_removed()) {
+                self.remove_log()?;
+            }
         }
         if let Some(replay) = replayed {
             self.free_orphans(replay.orphans());

@@ -68,6 +68,7 @@ pub struct Replay {
     header: Header,
     map: Map,
     orphans: Vec<Orphan>,
+    transactions: u64,
 }
 
 impl Replay {
@@ -88,6 +89,7 @@ impl Replay {
             header,
             map: Map::default(),
             orphans: Vec::new(),
+            transactions: 0,
         };
         replay.walk(source, &fixed, bounds)?;
         Ok(replay)
@@ -163,6 +165,8 @@ impl Replay {
         record.is_one_block(len)?;
         if record.clears() {
             self.orphans.clear();
+            // Every transaction says the whole list, once.
+            self.transactions += 1;
         }
         let count = record.count(record.fixed.inodes_per_list())?;
         let room = self.orphans.try_reserve(count);
@@ -176,6 +180,16 @@ impl Replay {
     /// The header that counts.
     pub fn header(&self) -> Header {
         self.header
+    }
+
+    /// How many bytes of it count.
+    pub fn used(&self) -> u64 {
+        self.ring.used(self.header.head, self.header.tail)
+    }
+
+    /// How many transactions it has.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
     }
 
     /// What is logged, by sector.
