@@ -1,7 +1,9 @@
-//! Our file server beside a Linux guest that does the same: Debian's cloud kernel, nginx, ext4, on the same QEMU line.
+//! Our file server beside a Linux guest that does the same: Debian's cloud kernel, nginx, ext4, on the same QEMU line; and work on files
+//! within little memory beside the same with plenty.
 //!
 //! `cargo bench-guest` builds both, measures them in turn, and prints a table. Nothing here fails a build: numbers are for reading.
 
+mod copies;
 mod files;
 mod guest;
 mod measure;
@@ -65,6 +67,8 @@ enum Group {
     Disk,
     /// Small files, a large file and a tree: made, looked at, copied, removed
     Files,
+    /// Our guest within little memory beside itself with plenty: files copied to and from a disk; needs no root
+    Copies,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,6 +90,12 @@ fn main() -> Result<()> {
         Some(Which::Linux) => &[Kind::Linux],
         None => &[Kind::Rump, Kind::Linux],
     };
+    if wants(Group::Copies) {
+        copies::run(arguments.runs)?;
+    }
+    if arguments.only == [Group::Copies] {
+        return Ok(());
+    }
     let kit = Kit::make()?;
     let mut rows = Vec::new();
     if wants(Group::Boot) {

@@ -84,7 +84,7 @@ fn with_spread(runs: &[f64]) -> String {
 }
 
 /// Three digits that count.
-fn short(number: f64) -> String {
+pub fn short(number: f64) -> String {
     match number.abs() {
         0.0..10.0 => format!("{number:.3}"),
         10.0..100.0 => format!("{number:.1}"),
@@ -92,7 +92,8 @@ fn short(number: f64) -> String {
     }
 }
 
-fn median(runs: &[f64]) -> Option<f64> {
+/// The one in the middle, or between the two there; `None` of none.
+pub fn median(runs: &[f64]) -> Option<f64> {
     let mut sorted = runs.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
