@@ -6,6 +6,7 @@
 //! - [`listing`]: the page that shows a directory; [`propfind`]: the same for programs.
 //! - [`upload`], [`task`], [`walk`]: files on their way in, trees copied and removed; [`place`]: giving
 //!   names, so that a reader sees the old or the new and never a part.
+//! - [`escape`]: names in pages and answers.
 //! - [`console`]: what a person can ask on the console, and by the power button.
 //!
 //! There are no locks (RFC 4918 §18.2): `LOCK` is 405. A `PUT` replaces the name, also that of a symbolic link.
@@ -23,6 +24,7 @@ pub mod change;
 pub mod connection;
 pub mod console;
 pub mod dav;
+pub mod escape;
 pub mod http;
 pub mod listing;
 pub mod place;

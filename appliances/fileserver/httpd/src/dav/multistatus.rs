@@ -2,6 +2,7 @@
 
 use super::property::{Facts, Live};
 use super::question::{Property, Wanted};
+use crate::escape::Escaped;
 use crate::http::head::Status;
 use crate::http::target::Encoded;
 use alloc::string::String;
@@ -118,38 +119,10 @@ fn name(out: &mut String, property: &Property) {
     };
 }
 
-/// Bytes as text of an XML document; what is no UTF-8, and what XML cannot hold, shows as U+FFFD.
-pub struct Escaped<'a>(pub &'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '&' => f.write_str("&amp;")?,
-                    '<' => f.write_str("&lt;")?,
-                    '>' => f.write_str("&gt;")?,
-                    '"' => f.write_str("&quot;")?,
-                    '\'' => f.write_str("&#39;")?,
-                    // XML 1.0 §2.2, Char.
-                    '\u{fffe}' | '\u{ffff}' => f.write_char('\u{fffd}')?,
-                    control if control.is_control() => f.write_char('\u{fffd}')?,
-                    other => f.write_char(other)?,
-                }
-            }
-            if !chunk.invalid().is_empty() {
-                f.write_char('\u{fffd}')?;
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::head::ETag;
-    use alloc::string::ToString;
     use alloc::vec;
 
     const FILE: Facts<'_> = Facts {
@@ -233,14 +206,6 @@ mod tests {
         assert_eq!(
             text,
             "<D:response><D:href>/a%26b</D:href><D:status>HTTP/1.1 403 Forbidden</D:status></D:response>\n"
-        );
-    }
-
-    #[test]
-    fn text_is_never_markup() {
-        assert_eq!(
-            Escaped(b"<a b='c'>&\"\xff\x01\xef\xbf\xbf").to_string(),
-            "&lt;a b=&#39;c&#39;&gt;&amp;&quot;\u{fffd}\u{fffd}\u{fffd}"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! The live properties of RFC 4918 §15, as far as a file system knows them.
 
-use super::multistatus::Escaped;
+use crate::escape::Escaped;
 use crate::http::content_type;
 use crate::http::date::{Civil, HttpDate};
 use crate::http::head::ETag;

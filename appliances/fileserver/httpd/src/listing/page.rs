@@ -3,6 +3,7 @@
 //! It is written in pieces, so that a directory of any size needs little memory: first
 //! [`Page::head`], then a [`Row`] for each entry, then [`FOOT`].
 
+use crate::escape::Escaped;
 use crate::http::date::Civil;
 use crate::http::target::Encoded;
 use alloc::string::String;
@@ -124,30 +125,6 @@ impl fmt::Display for Crumbs<'_> {
             end += name.len() + 1;
             let here = self.0.get(..end).unwrap_or(self.0);
             write!(f, "<a href=\"{}\">{}</a>/", Encoded(here), Escaped(name))?;
-        }
-        Ok(())
-    }
-}
-
-/// Bytes as text of an HTML page; what is no UTF-8 shows as U+FFFD.
-struct Escaped<'a>(&'a [u8]);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '&' => f.write_str("&amp;")?,
-                    '<' => f.write_str("&lt;")?,
-                    '>' => f.write_str("&gt;")?,
-                    '"' => f.write_str("&quot;")?,
-                    control if control.is_control() => f.write_char('\u{fffd}')?,
-                    other => f.write_char(other)?,
-                }
-            }
-            if !chunk.invalid().is_empty() {
-                f.write_char('\u{fffd}')?;
-            }
         }
         Ok(())
     }
