@@ -11,7 +11,8 @@
 //! | [`kmem`], [`pool`] | slabs behind `alloc`; pools |
 //! | [`callout`], [`softint`], [`time`] | what runs later |
 //! | [`file`](mod@file), [`poll`] | descriptors, and waiting for many |
-//! | [`counter`], [`logger`], [`random`] | what a user reads; randomness |
+//! | [`counter`], [`logger`] | what a user reads |
+//! | [`random`], [`hash`] | randomness, keyed hashing |
 //!
 //! # Lock order
 //! Ranks of [`locks::LockClass`], low taken first: 10 file offset, 20 filedesc, 100–199 file systems,
@@ -35,6 +36,7 @@ extern crate alloc;
 pub mod callout;
 pub mod counter;
 pub mod file;
+pub mod hash;
 pub mod init;
 pub mod kauth;
 pub mod kernel;

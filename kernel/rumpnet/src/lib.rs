@@ -4,7 +4,7 @@
 //! - [`ifnet`]: interfaces; [`route`]: routes; [`netisr`]: packets that loop back;
 //! - [`protocol`]: what a protocol is to a socket; [`socket`], [`sockbuf`]: sockets;
 //! - [`file`](mod@file), [`syscalls`]: sockets behind descriptors;
-//! - [`net`]: all of it for one kernel, [`Net`]; [`siphash`]: keyed hashing for tables.
+//! - [`net`]: all of it for one kernel, [`Net`].
 //!
 //! A packet's way up: a driver's thread → [`ifnet::Ifnet::input`] → (rumpnet_net) Ethernet →
 //! [`Net::dispatch`] → (rumpnet_netinet) IP → UDP or TCP → [`socket::SocketGuard::sorwakeup`]. Down: a
@@ -33,7 +33,6 @@ pub mod net;
 pub mod netisr;
 pub mod protocol;
 pub mod route;
-pub mod siphash;
 pub mod sockbuf;
 pub mod socket;
 pub mod syscalls;

@@ -11,7 +11,6 @@
 //! | [`bufcache`] | metadata |
 //! | [`wapbl`] | the journal of metadata |
 //! | [`discard`] | telling devices what is free |
-//! | [`hash`] | seeded hashing of names |
 //! | [`specfs`] | block devices, as file systems see them |
 //! | `syncer` | writing back what nobody waits for |
 //! | [`mod@file`], [`syscalls`] | open files, and the system calls |
@@ -44,7 +43,6 @@ mod boot;
 pub mod bufcache;
 pub mod discard;
 pub mod file;
-pub mod hash;
 mod lru;
 pub mod mount;
 mod namecache;

@@ -4,10 +4,10 @@
 //! completions take, where nothing may wait for memory. It is touched as entries come: where memory is committed
 //! lazily, capacity that nobody uses costs address space alone.
 
-use crate::hash::Seed;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash};
 use hashbrown::HashTable;
+use rumpkern::hash::HashKey;
 use rumpuser::Errno;
 
 const NONE: u32 = u32::MAX;
@@ -21,7 +21,7 @@ struct Node<K, V> {
 
 /// The map. Entries are in order of use; the oldest first.
 pub(crate) struct LruMap<K, V> {
-    seed: Seed,
+    seed: HashKey,
     table: HashTable<u32>,
     /// Has room for `capacity`; those that never were in use are not there yet.
     nodes: Vec<Node<K, V>>,
@@ -33,7 +33,7 @@ pub(crate) struct LruMap<K, V> {
 
 impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
     /// An empty map for at most `capacity` entries.
-    pub(crate) fn with_capacity(capacity: usize, seed: Seed) -> Result<LruMap<K, V>, Errno> {
+    pub(crate) fn with_capacity(capacity: usize, seed: HashKey) -> Result<LruMap<K, V>, Errno> {
         let capacity = capacity.clamp(1, NONE as usize - 1);
         let mut nodes = Vec::new();
         nodes
@@ -203,7 +203,7 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_as_a_list_in_order_of_use(ops in proptest::collection::vec((0u8..4, 0u16..12), 1..300)) {
-            let mut map = LruMap::with_capacity(8, Seed::new([1, 2])).unwrap();
+            let mut map = LruMap::with_capacity(8, HashKey::new([1, 2])).unwrap();
             let mut model: Vec<(u16, usize)> = Vec::new();
             for (number, (op, key)) in ops.into_iter().enumerate() {
                 let place = model.iter().position(|entry| entry.0 == key);

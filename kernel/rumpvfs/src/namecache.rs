@@ -9,11 +9,11 @@
 //! Whoever changes a directory purges the name, with the directory's lock held exclusively; whoever
 //! enters a name holds it shared. So an entry never contradicts its directory.
 
-use crate::hash::Seed;
 use crate::vnode::InodeNumber;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::hash::HashKey;
 use rumpkern::locks::Mutex;
 use rumpuser::{Errno, PAGE_SIZE};
 
@@ -78,7 +78,7 @@ pub struct NameCacheStats {
 
 /// The cache.
 pub(crate) struct NameCache {
-    seed: Seed,
+    seed: HashKey,
     shards: Vec<Mutex<Vec<[Entry; WAYS]>>>,
     /// The most sets of a shard; there is room for them.
     sets: usize,
@@ -98,7 +98,7 @@ fn whole_pages(sets: usize) -> usize {
 
 impl NameCache {
     /// A cache for about `capacity` names.
-    pub(crate) fn new(capacity: usize, seed: Seed) -> Result<NameCache, Errno> {
+    pub(crate) fn new(capacity: usize, seed: HashKey) -> Result<NameCache, Errno> {
         let sets = whole_pages((capacity / WAYS / SHARDS).max(1));
         let (sets, first) = match sets {
             0..FEW_SETS => (sets, sets),
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     fn cache(capacity: usize) -> NameCache {
-        NameCache::new(capacity, Seed::new([7, 9])).unwrap()
+        NameCache::new(capacity, HashKey::new([7, 9])).unwrap()
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The file-system faction of one kernel: its file system types, devices, caches and mounts.
 
 use crate::bufcache::{BufCache, BufStats, Devvp};
-use crate::hash::Seed;
 use crate::mount::{Mount, MountParts};
 use crate::namecache::{NameCache, NameCacheStats};
 use crate::namei::Context;
@@ -14,6 +13,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use rumpkern::hash::HashKey;
 use rumpkern::kauth::Cred;
 use rumpkern::locks::{Mutex, OnceLock, RwLock};
 use rumpkern::uvm;
@@ -93,7 +93,7 @@ impl Vfs {
     /// `ENOMEM`.
     pub fn new(sizes: Sizes, mut random: impl FnMut() -> u64) -> Result<Arc<Vfs>, Errno> {
         let mut key = || [random(), random()];
-        let vnodes = VnodeCache::new(sizes.vnodes, Seed::new(key()))?;
+        let vnodes = VnodeCache::new(sizes.vnodes, HashKey::new(key()))?;
         Ok(Arc::new(Vfs {
             types: RwLock::new(Vec::new()),
             devices: RwLock::new(Vec::new()),
@@ -104,7 +104,7 @@ impl Vfs {
             }),
             mounting: Mutex::new(()),
             vnodes: Arc::new(vnodes),
-            names: NameCache::new(sizes.names, Seed::new(key()))?,
+            names: NameCache::new(sizes.names, HashKey::new(key()))?,
             bufs: BufCache::new(sizes.buffers, key())?,
             pages: Arc::new(PageCacheStats::default()),
             syncer: Syncer::new(),

@@ -24,11 +24,11 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use rumpkern::hash::HashKey;
 use rumpkern::locks::Mutex;
 use rumpkern::uvm::{self, Alloc, Drain, Frame};
 use rumpkern::{kmem, lwp, random};
 use rumpuser::{Errno, PAGE_SIZE};
-use rumpvfs::hash::Seed;
 
 use crate::corrupt::EntryFault;
 use crate::dir::{Shape, entry_size};
@@ -172,7 +172,7 @@ impl Slot {
 
 /// The hash of one directory.
 pub struct DirHash {
-    seed: Seed,
+    seed: HashKey,
     table: Pages,
     names: usize,
     /// A byte for each unit: its room, in words of four bytes.
@@ -183,7 +183,7 @@ pub struct DirHash {
 }
 
 impl DirHash {
-    fn new(seed: Seed, quota: &Arc<Quota>) -> Result<DirHash, NoMemory> {
+    fn new(seed: HashKey, quota: &Arc<Quota>) -> Result<DirHash, NoMemory> {
         let mut hash = DirHash {
             seed,
             table: Pages::new(quota.clone()),
@@ -219,7 +219,7 @@ impl DirHash {
     }
 
     fn hash_of(&self, name: &[u8]) -> u32 {
-        (self.seed.hash_name(name) >> 32) as u32
+        (self.seed.name_hash(name) >> 32) as u32
     }
 
     /// Where `name` may lie; nowhere else.
@@ -449,7 +449,7 @@ impl Hashed {
 
 /// The directory hashes of a volume.
 pub struct Hashes {
-    seed: Seed,
+    seed: HashKey,
     quota: Arc<Quota>,
     /// Those that have one, or had.
     directories: Mutex<Vec<Weak<Hashed>>>,
@@ -464,7 +464,7 @@ impl Hashes {
     pub fn new() -> Result<Arc<Hashes>, Errno> {
         let key = || random::u64().unwrap_or_else(|_| rumpkern::time::wall().nanos.into());
         let hashes = kmem::try_arc(Hashes {
-            seed: Seed::new([key(), key()]),
+            seed: HashKey::new([key(), key()]),
             quota: kmem::try_arc(Quota::default())?,
             directories: Mutex::new(kmem::try_vec(MOST_HASHES)?),
             clock: AtomicU64::new(0),

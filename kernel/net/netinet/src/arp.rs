@@ -11,11 +11,11 @@ use core::net::Ipv4Addr;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 use hashbrown::HashMap;
+use rumpkern::hash::HashKey;
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::time;
 use rumpnet::ifnet::{Ifnet, Link, count};
 use rumpnet::mbuf::Mbuf;
-use rumpnet::siphash::SipKey;
 use rumpnet_net::{ETHERTYPE_ARP, ETHERTYPE_IP, EtherAddr, ether_output};
 use rumpuser::{Errno, Instant};
 
@@ -106,7 +106,7 @@ type Key = (u32, Ipv4Addr);
 
 /// The cache, and counters.
 pub struct Arp {
-    entries: Mutex<HashMap<Key, Entry, SipKey>>,
+    entries: Mutex<HashMap<Key, Entry, HashKey>>,
     conflict_logged: Mutex<Option<Instant>>,
     /// Requests sent.
     pub requests: AtomicU64,
@@ -129,7 +129,7 @@ enum Verdict {
 impl Arp {
     pub(crate) fn new() -> Result<Arp, Errno> {
         Ok(Arp {
-            entries: Mutex::with_class(HashMap::with_hasher(SipKey::random()?), &ARP),
+            entries: Mutex::with_class(HashMap::with_hasher(HashKey::random()?), &ARP),
             conflict_logged: Mutex::new(None),
             requests: AtomicU64::new(0),
             replies: AtomicU64::new(0),
@@ -267,7 +267,7 @@ fn entry(ifp: &Arc<Ifnet>, state: State, now: Instant) -> Entry {
 }
 
 /// Inserts, in the place of the oldest if the cache is full. Answers false without memory.
-fn insert(entries: &mut HashMap<Key, Entry, SipKey>, key: Key, entry: Entry) -> bool {
+fn insert(entries: &mut HashMap<Key, Entry, HashKey>, key: Key, entry: Entry) -> bool {
     if entries.len() >= MAX_ENTRIES {
         let oldest = entries.iter().min_by_key(|(_, entry)| entry.since);
         let oldest = oldest.map(|(key, _)| *key);

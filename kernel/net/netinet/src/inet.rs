@@ -9,13 +9,13 @@ use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicBool, AtomicU32};
 use core::time::Duration;
 use rumpkern::callout::Callout;
+use rumpkern::hash::HashKey;
 use rumpkern::locks::{LockClass, Mutex, OnceLock, RwLock};
 use rumpkern::{Kernel, random, time};
 use rumpnet::ifnet::{Ifnet, InIfaddr};
 use rumpnet::mbuf::Mbuf;
 use rumpnet::net::{Net, NetInput};
 use rumpnet::route::Route;
-use rumpnet::siphash::SipKey;
 use rumpnet_net::{ETHERTYPE_ARP, ETHERTYPE_IP};
 use rumpuser::Errno;
 
@@ -50,7 +50,7 @@ pub struct Inet {
     pub ipstat: IpStats,
     pub(crate) reassembly: Mutex<Reassembly>,
     pub(crate) ip_id: AtomicU32,
-    pub(crate) ip_id_key: SipKey,
+    pub(crate) ip_id_key: HashKey,
     pub(crate) forwarding: AtomicBool,
     transports: RwLock<Vec<(IpProto, Arc<dyn Transport>)>>,
     timer: OnceLock<Callout>,
@@ -89,7 +89,7 @@ impl Inet {
             ipstat: IpStats::default(),
             reassembly: Mutex::with_class(Reassembly::new(), &IPREASS),
             ip_id: AtomicU32::new(random::u32()?),
-            ip_id_key: SipKey::random()?,
+            ip_id_key: HashKey::random()?,
             forwarding: AtomicBool::new(false),
             transports: RwLock::new(Vec::new()),
             timer: OnceLock::new(),

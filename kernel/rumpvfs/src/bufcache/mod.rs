@@ -53,12 +53,12 @@ mod write;
 
 pub use buf::{Buf, BufMut, Devvp};
 
-use crate::hash::Seed;
 use crate::lru::LruMap;
 use crate::specfs::BlockIo;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::hash::HashKey;
 use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
 use rumpkern::lwp::{self, MemoryUse};
@@ -220,7 +220,7 @@ impl BufCache {
         let places = capacity + most_held + HELD_MARGIN;
         Ok(Arc::new(BufCache {
             state: Mutex::new(State {
-                table: LruMap::with_capacity(places, Seed::new(key))?,
+                table: LruMap::with_capacity(places, HashKey::new(key))?,
                 dirty: 0,
                 writing: 0,
                 held: 0,

@@ -6,12 +6,12 @@
 //! there is; when all of it is used, opening one more file is `ENFILE`.
 
 use super::{InodeNumber, Vnode, VnodeRef, Wait};
-use crate::hash::Seed;
 use crate::lru::LruMap;
 use crate::mount::Mount;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::hash::HashKey;
 use rumpkern::locks::{Condvar, Mutex, MutexGuard};
 use rumpkern::{kmem, lwp};
 use rumpuser::Errno;
@@ -61,7 +61,7 @@ pub(crate) struct VnodeCache {
 
 impl VnodeCache {
     /// A cache that likes to keep `target` vnodes, and can hold twice as many when they are used.
-    pub(crate) fn new(target: usize, seed: Seed) -> Result<VnodeCache, Errno> {
+    pub(crate) fn new(target: usize, seed: HashKey) -> Result<VnodeCache, Errno> {
         let target = target.max(1);
         Ok(VnodeCache {
             table: Mutex::new(LruMap::with_capacity(target * 2, seed)?),

@@ -219,7 +219,7 @@ fn names_are_found_where_they_were_put_and_nowhere_after_they_went() {
     drop(Frame::alloc(Alloc::NoWait).expect("there is memory"));
     for seed in 0..rounds() {
         let mut random = Random::new(seed);
-        let mut hash = DirHash::new(Seed::new([seed, 1]), &quota).expect("there is memory");
+        let mut hash = DirHash::new(HashKey::new([seed, 1]), &quota).expect("there is memory");
         let mut model: BTreeSet<(u64, u64)> = BTreeSet::new();
         for _ in 0..20_000 {
             let (name, offset) = (random.below(1500), random.below(2) * 512);
@@ -250,7 +250,7 @@ fn room_is_found_in_the_first_unit_that_has_it() {
     drop(Frame::alloc(Alloc::NoWait).expect("there is memory"));
     for seed in 0..rounds() {
         let mut random = Random::new(seed);
-        let mut hash = DirHash::new(Seed::new([seed, 1]), &quota).expect("there is memory");
+        let mut hash = DirHash::new(HashKey::new([seed, 1]), &quota).expect("there is memory");
         let mut model: Vec<usize> = Vec::new();
         for _ in 0..5_000 {
             match random.below(8) {

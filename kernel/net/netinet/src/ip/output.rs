@@ -192,11 +192,8 @@ impl Inet {
     /// Identifications that do not repeat soon between two hosts, and tell nobody how many packets
     /// went to others (RFC 7739 §4, algorithm of §5.3 carried over to IPv4).
     fn next_id(&self, src: Ipv4Addr, dst: Ipv4Addr, proto: IpProto) -> u16 {
-        let mut pair = [0; 9];
-        pair[..4].copy_from_slice(&src.octets());
-        pair[4..8].copy_from_slice(&dst.octets());
-        pair[8] = proto.0;
-        let base = self.ip_id_key.hash(&pair) as u16;
+        let pair = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+        let base = self.ip_id_key.secret_hash(&[pair, proto.0.into()]) as u16;
         let counter = self.ip_id.fetch_add(1, Ordering::Relaxed) as u16;
         base.wrapping_add(counter)
     }

@@ -6,8 +6,8 @@
 
 use super::header::WINDOW_SHIFT_MAX;
 use super::seq::Seq;
-use super::siphash::Key;
 use super::tuple::Tuple;
+use rumpkern::hash::HashKey;
 use rumpuser::Instant;
 
 const EPOCH_NANOS: u64 = 64_000_000_000;
@@ -26,7 +26,7 @@ pub struct Remembered {
 }
 
 /// The initial sequence number that answers a SYN.
-pub fn bake(key: Key, tuple: &Tuple, irs: Seq, offer: Remembered, now: Instant) -> Seq {
+pub fn bake(key: HashKey, tuple: &Tuple, irs: Seq, offer: Remembered, now: Instant) -> Seq {
     let index = MSS_TABLE
         .iter()
         .rposition(|&mss| mss <= offer.mss)
@@ -41,7 +41,7 @@ pub fn bake(key: Key, tuple: &Tuple, irs: Seq, offer: Remembered, now: Instant) 
 
 /// What the cookie `iss` remembers, if it is one of ours for this tuple and peer sequence number and
 /// not too old.
-pub fn taste(key: Key, tuple: &Tuple, irs: Seq, iss: Seq, now: Instant) -> Option<Remembered> {
+pub fn taste(key: HashKey, tuple: &Tuple, irs: Seq, iss: Seq, now: Instant) -> Option<Remembered> {
     let low = iss.0 as u8;
     let current = now.as_nanos() / EPOCH_NANOS;
     let epoch = if (current & 1) as u8 == low & 1 {
@@ -60,7 +60,7 @@ pub fn taste(key: Key, tuple: &Tuple, irs: Seq, iss: Seq, now: Instant) -> Optio
 }
 
 /// 24 bits that only the holder of the key can make.
-fn mac(key: Key, tuple: &Tuple, irs: Seq, epoch: u64, low: u8) -> u32 {
+fn mac(key: HashKey, tuple: &Tuple, irs: Seq, epoch: u64, low: u8) -> u32 {
     let extra = epoch << 40 | u64::from(low) << 32 | u64::from(irs.0);
     (tuple.secret_hash(key, extra) >> 40) as u32
 }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_cookie_remembers_segment_size_and_shift() {
-        let key = Key::from_bytes([1; 16]);
+        let key = HashKey::from_bytes([1; 16]);
         let now = Instant::from_nanos(3 * EPOCH + 5);
         for (mss, kept) in [
             (1460, 1460),
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_cookie_holds_through_the_next_epoch_and_no_longer() {
-        let key = Key::from_bytes([1; 16]);
+        let key = HashKey::from_bytes([1; 16]);
         let offer = Remembered {
             mss: 1460,
             window_shift: Some(7),
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_cookie_is_good_for_its_own_connection_only() {
-        let key = Key::from_bytes([1; 16]);
+        let key = HashKey::from_bytes([1; 16]);
         let now = Instant::from_nanos(EPOCH);
         let offer = Remembered {
             mss: 1460,
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(taste(key, &other, Seq(9), iss, now), None);
         assert_eq!(taste(key, &tuple(), Seq(10), iss, now), None);
         assert_eq!(
-            taste(Key::from_bytes([2; 16]), &tuple(), Seq(9), iss, now),
+            taste(HashKey::from_bytes([2; 16]), &tuple(), Seq(9), iss, now),
             None
         );
         assert_eq!(taste(key, &tuple(), Seq(9), iss + 2, now), None);

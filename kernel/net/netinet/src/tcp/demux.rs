@@ -8,13 +8,13 @@ use super::input::reset_at;
 use super::isn::initial_sequence;
 use super::ports::{BindingId, EPHEMERAL_FIRST, Ports};
 use super::seq::Seq;
-use super::siphash::Key;
 use super::syncache::{Matched, SynCache};
 use super::tcb::{Config, Handshake};
 use super::timewait::{Lingering, TimeWait};
 use super::tuple::Tuple;
 use core::net::IpAddr;
 use hashbrown::HashTable;
+use rumpkern::hash::HashKey;
 use rumpuser::{Errno, Instant};
 
 /// How many segments to nobody are answered with a reset in a second.
@@ -76,20 +76,20 @@ pub struct Demux<C, L> {
 
 #[derive(Clone, Copy)]
 struct Keys {
-    table: Key,
-    isn: Key,
-    port: Key,
+    table: HashKey,
+    isn: HashKey,
+    port: HashKey,
 }
 
 impl<C: Clone, L: Clone> Demux<C, L> {
     /// Empty tables.
     pub fn new(secrets: &Secrets, limits: Limits) -> Demux<C, L> {
         let keys = Keys {
-            table: Key::from_bytes(secrets.table),
-            isn: Key::from_bytes(secrets.isn),
-            port: Key::from_bytes(secrets.port),
+            table: HashKey::from_bytes(secrets.table),
+            isn: HashKey::from_bytes(secrets.isn),
+            port: HashKey::from_bytes(secrets.port),
         };
-        let cookie = Key::from_bytes(secrets.cookie);
+        let cookie = HashKey::from_bytes(secrets.cookie);
         Demux {
             keys,
             connections: HashTable::new(),

@@ -8,7 +8,7 @@
 //! | [`tcb`] (with `calls`, `input`, `ack`, `text`, `output`, `timer`) | one connection: the state machine |
 //! | [`cc`], [`rtt`], [`reass`] | congestion control, time-outs, segments out of order |
 //! | [`demux`], [`ports`], [`syncache`], [`cookie`], [`timewait`], [`table`] | to whom a segment belongs; connections before they stand and after they are over |
-//! | [`isn`], [`siphash`] | initial sequence numbers, keyed hashes |
+//! | [`isn`] | initial sequence numbers |
 //!
 //! The other half joins it to sockets, mbufs and IP: this file ([`Tcp`], one for each kernel), `segment.rs` (segments
 //! in and out), `pcb.rs` (a connection with its socket and its timer), `usrreq.rs` (what the socket layer asks).
@@ -42,7 +42,6 @@ pub mod reass;
 pub mod rtt;
 mod segment;
 pub mod seq;
-pub mod siphash;
 pub mod syncache;
 pub mod table;
 pub mod tcb;

@@ -8,10 +8,10 @@ use super::cookie::{self, Remembered};
 use super::header::{Control, Header, Options};
 use super::isn::initial_sequence;
 use super::seq::Seq;
-use super::siphash::Key;
 use super::table::{Index, Table};
 use super::tcb::{Config, Handshake, MSS_DEFAULT};
 use super::tuple::Tuple;
+use rumpkern::hash::HashKey;
 use rumpuser::Instant;
 
 /// How long each transmission of our SYN is waited for; after the last the entry goes.
@@ -81,8 +81,8 @@ pub enum Matched {
 /// The cache.
 pub struct SynCache {
     table: Table<Entry, { WAITS.len() }>,
-    isn_key: Key,
-    cookie_key: Key,
+    isn_key: HashKey,
+    cookie_key: HashKey,
     /// Cookies are believed until then.
     cookies_until: u64,
     /// Cookies made.
@@ -93,7 +93,12 @@ pub struct SynCache {
 
 impl SynCache {
     /// A cache for up to `limit` connections in the making.
-    pub fn new(table_key: Key, isn_key: Key, cookie_key: Key, limit: usize) -> SynCache {
+    pub fn new(
+        table_key: HashKey,
+        isn_key: HashKey,
+        cookie_key: HashKey,
+        limit: usize,
+    ) -> SynCache {
         SynCache {
             table: Table::new(table_key, limit),
             isn_key,

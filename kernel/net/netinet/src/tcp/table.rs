@@ -5,9 +5,9 @@
 //! the one that is due first, so no timer is kept for each. The vector grows with need up to
 //! a bound and goes away when the table is empty.
 
-use super::siphash::Key;
 use super::tuple::Tuple;
 use alloc::vec::Vec;
+use rumpkern::hash::HashKey;
 
 const NONE: u32 = u32::MAX;
 const FIRST_BUCKETS: usize = 16;
@@ -39,7 +39,7 @@ pub struct Index(u32);
 
 /// The table.
 pub struct Table<V, const QUEUES: usize> {
-    key: Key,
+    key: HashKey,
     slots: Vec<Slot<V>>,
     buckets: Vec<u32>,
     queues: [Ends; QUEUES],
@@ -50,7 +50,7 @@ pub struct Table<V, const QUEUES: usize> {
 
 impl<V, const QUEUES: usize> Table<V, QUEUES> {
     /// An empty table for up to `limit` entries, its chains chosen by the secret `key`.
-    pub fn new(key: Key, limit: usize) -> Table<V, QUEUES> {
+    pub fn new(key: HashKey, limit: usize) -> Table<V, QUEUES> {
         Table {
             key,
             slots: Vec::new(),
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_inserted_is_found_until_it_is_removed() {
-        let mut table: Table<u32, 2> = Table::new(Key::from_bytes([3; 16]), 10_000);
+        let mut table: Table<u32, 2> = Table::new(HashKey::from_bytes([3; 16]), 10_000);
         for n in 0..5000 {
             assert!(table.insert(tuple(n), n, (n % 2) as usize));
         }
@@ -312,14 +312,14 @@ mod tests {
 
     #[test]
     fn it_never_holds_more_than_its_limit() {
-        let mut table: Table<u32, 1> = Table::new(Key::from_bytes([3; 16]), 100);
+        let mut table: Table<u32, 1> = Table::new(HashKey::from_bytes([3; 16]), 100);
         let kept = (0..1000).filter(|&n| table.insert(tuple(n), n, 0)).count();
         assert_eq!((kept, table.len()), (100, 100));
     }
 
     #[test]
     fn each_queue_is_first_in_first_out_and_requeueing_makes_new() {
-        let mut table: Table<u32, 2> = Table::new(Key::from_bytes([3; 16]), 100);
+        let mut table: Table<u32, 2> = Table::new(HashKey::from_bytes([3; 16]), 100);
         for n in 0..4 {
             table.insert(tuple(n), n, 0);
         }
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn random_changes_agree_with_a_map() {
-        let mut table: Table<u64, 3> = Table::new(Key::from_bytes([9; 16]), 64);
+        let mut table: Table<u64, 3> = Table::new(HashKey::from_bytes([9; 16]), 64);
         let mut model = HashMap::new();
         let mut random = 88_172_645_463_325_252u64;
         for step in 0..50_000u64 {

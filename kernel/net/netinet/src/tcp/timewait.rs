@@ -7,9 +7,9 @@
 
 use super::header::{Control, Header};
 use super::seq::Seq;
-use super::siphash::Key;
 use super::table::Table;
 use super::tuple::Tuple;
+use rumpkern::hash::HashKey;
 use rumpuser::Instant;
 
 /// Twice the maximum segment lifetime, which is taken as 30 s, as BSD does.
@@ -41,7 +41,7 @@ pub struct TimeWait {
 
 impl TimeWait {
     /// Room for `limit` connections.
-    pub fn new(key: Key, limit: usize) -> TimeWait {
+    pub fn new(key: HashKey, limit: usize) -> TimeWait {
         TimeWait {
             table: Table::new(key, limit),
         }

@@ -1,7 +1,7 @@
 //! The two endpoints that name a connection.
 
-use super::siphash::Key;
 use core::net::IpAddr;
+use rumpkern::hash::HashKey;
 
 /// A connection's name, seen from here. An address of 0 and a port of 0 stand for "any" where a
 /// socket is bound or listens.
@@ -19,7 +19,7 @@ pub struct Tuple {
 
 impl Tuple {
     /// The place in a table.
-    pub fn table_hash(&self, key: Key) -> u64 {
+    pub fn table_hash(&self, key: HashKey) -> u64 {
         match (self.local, self.remote) {
             (IpAddr::V4(local), IpAddr::V4(remote)) => {
                 let both = u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits());
@@ -30,7 +30,7 @@ impl Tuple {
     }
 
     /// The tuple and `extra` under a secret key: for what nobody else may guess.
-    pub fn secret_hash(&self, key: Key, extra: u64) -> u64 {
+    pub fn secret_hash(&self, key: HashKey, extra: u64) -> u64 {
         key.secret_hash(&self.wide_words(extra))
     }
 

@@ -10,10 +10,10 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::sync::atomic::{AtomicU8, Ordering};
 use hashbrown::HashMap;
+use rumpkern::hash::HashKey;
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::random;
 use rumpnet::ifnet::Ifnet;
-use rumpnet::siphash::SipKey;
 use rumpnet::socket::Socket;
 use rumpuser::Errno;
 
@@ -139,13 +139,13 @@ impl Bound {
 
 /// The table.
 pub(super) struct UdpTable {
-    ports: Mutex<HashMap<u16, Vec<Bound>, SipKey>>,
+    ports: Mutex<HashMap<u16, Vec<Bound>, HashKey>>,
 }
 
 impl UdpTable {
     pub(super) fn new() -> Result<UdpTable, Errno> {
         Ok(UdpTable {
-            ports: Mutex::with_class(HashMap::with_hasher(SipKey::random()?), &UDP_TABLE),
+            ports: Mutex::with_class(HashMap::with_hasher(HashKey::random()?), &UDP_TABLE),
         })
     }
 
@@ -239,7 +239,7 @@ impl UdpTable {
 }
 
 /// A free port, found from a random start (RFC 6056 §3.3.1).
-fn ephemeral(ports: &HashMap<u16, Vec<Bound>, SipKey>) -> Result<u16, Errno> {
+fn ephemeral(ports: &HashMap<u16, Vec<Bound>, HashKey>) -> Result<u16, Errno> {
     let (first, past) = EPHEMERAL;
     let count = past - first;
     let start = random::u32()? % count;
