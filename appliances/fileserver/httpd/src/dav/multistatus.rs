@@ -6,7 +6,7 @@ use crate::escape::Escaped;
 use crate::http::head::Status;
 use crate::http::target::Encoded;
 use alloc::string::String;
-use core::fmt::{self, Write as _};
+use core::fmt::Write as _;
 
 /// What comes first.
 pub const START: &str =
