@@ -303,7 +303,7 @@ fn counters_are_listed_by_name() {
 #[cfg(debug_assertions)]
 mod order {
     use super::*;
-    use crate::locks::LockClass;
+    use crate::locks::{LockClass, Ordered};
 
     static LOW: LockClass = LockClass {
         name: "low",
@@ -334,6 +334,21 @@ mod order {
         });
         assert!(
             said.contains("low (rank 1) taken while high (rank 2)"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_waited_for_like_a_lock_has_its_place_in_the_order() {
+        let said = panics("ordered", || {
+            let low = Mutex::with_class((), &LOW);
+            drop(Ordered::enter(&HIGH, 1));
+            let _first = low.lock();
+            let _second = Ordered::enter(&HIGH, 1);
+            let _third = Ordered::enter(&LOW, 2);
+        });
+        assert!(
+            said.contains("low (rank 1) taken while low (rank 1)"),
             "{said}"
         );
     }

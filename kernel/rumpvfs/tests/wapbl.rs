@@ -254,6 +254,18 @@ fn after_any_power_cut_there_are_whole_operations_up_to_some_one_and_all_that_we
     }
 }
 
+/// A thread that commits within an operation would wait for itself.
+#[cfg(debug_assertions)]
+#[test]
+#[should_panic(expected = "locking against myself: operation of a log")]
+fn a_commit_within_an_operation_is_found_out() {
+    let _lwp = attach(MEMORY);
+    let (_, _, log) = rig(ByteOrder::Little);
+    let client = Counting::default();
+    let _operation = log.begin(&client, 1).unwrap();
+    let _ = log.flush(&client);
+}
+
 #[test]
 fn stopping_leaves_an_empty_log_and_everything_in_place() {
     let _lwp = attach(MEMORY);

@@ -68,7 +68,8 @@ impl Volume {
             self.begin_change()?;
             (BEHIND_FILESYSTEM, end, behind.min(*BYTES.end()), 0)
         } else {
-            let (at, bytes, ino) = self.make_log_file(wanted, asked.is_some())?;
+            let made = self.make_log_file(wanted, asked.is_some());
+            let (at, bytes, ino) = self.or_unclean(made)?;
             (IN_FILESYSTEM, at, bytes, u64::from(ino))
         };
         let journal = Journal {
@@ -81,7 +82,7 @@ impl Volume {
             block_size: sector,
             ino,
         };
-        self.name_journal(Some(journal))?;
+        self.or_unclean(self.name_journal(Some(journal)))?;
         log::info!(
             "ffs: {}: a log of {} KiB was made",
             self.device.name(),
@@ -93,6 +94,10 @@ impl Volume {
     /// Frees the log that the superblock names, which is not in use.
     pub(crate) fn remove_log(&self) -> Result<(), Fault> {
         self.begin_change()?;
+        self.or_unclean(self.remove_named_log())
+    }
+
+    fn remove_named_log(&self) -> Result<(), Fault> {
         let ino = self.journal.lock().and_then(|journal| journal.inode());
         self.name_journal(None)?;
         let Some(ino) = ino else {

@@ -248,9 +248,6 @@ impl Volume {
         let Some(log) = self.log() else {
             return Ok(());
         };
-        if log.has_orphans() {
-            return Err(Fault::Refused(Errno::EBUSY));
-        }
         let says = |keeps: bool| {
             if let Some(space) = self.space.lock().as_mut() {
                 space.keep_log(keeps.then(|| log.clone()));
@@ -258,12 +255,38 @@ impl Volume {
         };
         // Of one transaction any part may be put in place first: all else is there before the superblock, alone, says so.
         log.settle(self).map_err(|errno| self.at_log(errno))?;
+        if log.has_orphans() {
+            self.free_left(&log)?;
+            log.settle(self).map_err(|errno| self.at_log(errno))?;
+        }
         says(false);
         if let Err(errno) = log.stop(self) {
             says(true);
             return Err(self.at_log(errno));
         }
         *self.logging.log.lock() = None;
+        Ok(())
+    }
+
+    /// Frees the files without a name that could not be freed when their last user had gone. No file is in use. What cannot be
+    /// freed now either is for a check.
+    fn free_left(&self, log: &Log) -> Result<(), Fault> {
+        while let Some(orphan) = log.first_orphan() {
+            match self.free_orphan(&orphan) {
+                Ok(()) => {}
+                Err(
+                    fault @ (Fault::Refused(_)
+                    | Fault::Device {
+                        errno: Errno::ENOMEM,
+                        ..
+                    }),
+                ) => return Err(fault),
+                Err(fault) => {
+                    self.left_taken(orphan.ino, fault);
+                    log.unregister_inode(orphan.ino);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -68,21 +68,26 @@ impl Volume {
         Ok(Some(replay))
     }
 
-    /// Frees the files without a name. Of one that cannot be freed the log says so, and a check finds it.
+    /// Frees the files without a name. Of one that cannot be freed the console says so. A log keeps it, and it is tried again when the log
+    /// ends; without one, a check finds it.
     pub(crate) fn free_orphans(&self, orphans: &[Orphan]) {
         for orphan in orphans {
             if let Err(fault) = self.free_orphan(orphan) {
-                let _: Errno = fault.on(self.device.name()).into();
-                log::warn!(
-                    "ffs: {}: inode {} stays taken until the volume is checked",
-                    self.device.name(),
-                    orphan.ino
-                );
+                self.left_taken(orphan.ino, fault);
             }
         }
     }
 
-    fn free_orphan(&self, orphan: &Orphan) -> Result<(), Fault> {
+    /// Inode `ino`, of a file without a name, could not be freed: the volume is to be checked.
+    pub(crate) fn left_taken(&self, ino: u32, fault: Fault) {
+        let name = self.device.name();
+        let _: Errno = fault.on(name).into();
+        log::warn!("ffs: {name}: inode {ino} stays taken until the volume is checked");
+        self.leave_unclean();
+    }
+
+    /// Frees a file without a name that nobody uses.
+    pub(crate) fn free_orphan(&self, orphan: &Orphan) -> Result<(), Fault> {
         let ino = orphan.ino;
         let is_directory = match Inode::load(&self.sb, &self.device, ino) {
             Ok(mut inode) => {

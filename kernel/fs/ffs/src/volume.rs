@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use rumpkern::locks::Mutex;
+use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::lwp::{self, MemoryUse};
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
@@ -22,6 +22,12 @@ use crate::logging::{Logging, cost};
 use crate::raw::{RawSuperblock, SBLOCKSEARCH};
 use crate::superblock::{Clean, Flags, Superblock};
 use crate::truncate::Truncate;
+
+/// A volume's space: within an operation of the log, where one is kept.
+static SPACE_CLASS: LockClass = LockClass {
+    name: "ffs space",
+    rank: 160,
+};
 
 /// Inodes that the page daemon may let go of before anybody else comes by.
 const MOST_ORPHANS: usize = 32;
@@ -62,7 +68,7 @@ impl Volume {
             journal: Mutex::new(sb.journal),
             sb,
             device,
-            space: Mutex::new(None),
+            space: Mutex::with_class(None, &SPACE_CLASS),
             logging: Logging::default(),
             writable: AtomicBool::new(false),
             leaves_clean: AtomicBool::new(false),
@@ -83,13 +89,19 @@ impl Volume {
     /// What a caller outside the component is told of the outcome of a change. One that failed for the device or for memory
     /// may be half done: the volume is not left clean then, so that it is checked before it is changed again.
     pub fn changed<T>(&self, outcome: Result<T, Fault>) -> Result<T, Errno> {
+        self.told(self.or_unclean(outcome))
+    }
+
+    /// The outcome of a change, which may be half done if it failed for the device or for memory.
+    pub(crate) fn or_unclean<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
         if matches!(outcome, Err(Fault::Device { .. } | Fault::Corrupt(_))) {
             self.leave_unclean();
         }
-        self.told(outcome)
+        outcome
     }
 
-    fn leave_unclean(&self) {
+    /// From now on the volume is not left clean, so that it is checked before it is changed again.
+    pub(crate) fn leave_unclean(&self) {
         self.leaves_clean.store(false, Ordering::Release);
         if !self.needs_check.swap(true, Ordering::AcqRel) {
             let name = self.device.name();
@@ -271,9 +283,21 @@ impl Volume {
         self.writable.store(true, Ordering::Release);
         let opened = self.take_over(replayed.as_deref(), keeps_log);
         if opened.is_err() {
-            self.abandon_writing();
+            self.close_after_failure();
         }
         opened
+    }
+
+    /// It cannot be written after all. If nothing was left half done, the disk does not go on saying that it is in use.
+    fn close_after_failure(&self) {
+        if self.log().is_none() {
+            // One that was begun, and is not kept, holds nothing yet.
+            self.abandon_log();
+        }
+        let is_whole = !self.needs_check.load(Ordering::Acquire);
+        if !is_whole || self.close_for_writing().is_err() {
+            self.abandon_writing();
+        }
     }
 
     /// Puts in order what was left behind, with a log or without.

@@ -105,6 +105,29 @@ mod checked {
     }
 }
 
+/// What is waited for like a lock and is none of this crate's, such as a file system's transaction: while this lives the calling lwp has it.
+/// Its place in the order is checked as that of a lock. It is dropped by the thread that made it.
+pub struct Ordered {
+    order: Order,
+    at: usize,
+}
+
+impl Ordered {
+    /// Before the calling lwp waits for what `at` is the address of, and has it after that: panics if that is out of order, in debug builds.
+    pub fn enter(class: &'static LockClass, at: usize) -> Ordered {
+        let order = Order::new(class);
+        order.check(at);
+        order.acquired(at);
+        Ordered { order, at }
+    }
+}
+
+impl Drop for Ordered {
+    fn drop(&mut self) {
+        self.order.released(self.at);
+    }
+}
+
 /// The part of a lock that knows its class.
 #[derive(Clone, Copy)]
 pub(crate) struct Order {

@@ -23,7 +23,7 @@ mod tests;
 
 #[cfg(debug_assertions)]
 pub(crate) use class::Held;
-pub use class::{LockClass, UNRANKED};
+pub use class::{LockClass, Ordered, UNRANKED};
 pub use condvar::{Condvar, WaitResult};
 pub use mutex::{Mutex, MutexGuard};
 pub use once::OnceLock;

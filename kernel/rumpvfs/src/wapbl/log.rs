@@ -28,14 +28,29 @@
 //!
 //! # Locks
 //!
-//! An operation is like a lock held shared, a commit like one held exclusively; it comes behind the locks of vnodes.
-//! The page daemon never begins one, and writing pages in place needs none: so whoever waits for memory within an operation
-//! is helped without a commit.
+//! An operation is like a lock held shared, a commit like one held exclusively. In this order, which debug builds check:
+//!
+//! 1. locks of vnodes: of the file system's callers;
+//! 2. an operation, or a commit (rank 150). One at a time: whoever has an operation neither begins another nor commits, as a commit waits
+//!    for all of them. Pages are made busy within one;
+//! 3. locks of the file system's own (ranks up to 169), such as that of its maps;
+//! 4. the log's own state (rank 170): nothing is waited for under it but memory;
+//! 5. buffers, and the cache's table: see [`crate::bufcache`].
+//!
+//! # Memory
+//!
+//! Whoever waits for memory may have any of these, since the page daemon needs none: it begins no operation and never commits, it writes dirty
+//! pages in place without either, and of buffers it takes those that are clean. What it cannot free are held buffers. So their number
+//! is bounded when the cache is made ([`BufCache::most_held`](crate::bufcache::BufCache::most_held)), they count as
+//! memory in use, and a transaction is committed at half of what it may hold when memory is short. A commit allocates a page for each
+//! list that it writes, and waits for it; that it can get one does not depend on its own end. A thread that frees what a file without a name
+//! had may be the page daemon, which has it done by another later.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
-use rumpkern::locks::{Condvar, Mutex};
+use rumpkern::locks::{Condvar, LockClass, Mutex, Ordered};
+use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::dma::{BioOp, IoFrame};
 use rumpkern::uvm::{self, Alloc, Frame};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
@@ -51,6 +66,17 @@ use crate::vnode::Wait;
 const MOST_REVOCATIONS: usize = 512;
 /// Buffers of a transaction at most, however short the log: fewer are of no use.
 const LEAST_BUFFERS: usize = 4;
+
+/// An operation, or a commit.
+static OPERATION_CLASS: LockClass = LockClass {
+    name: "operation of a log",
+    rank: 150,
+};
+/// The state of a log.
+static STATE_CLASS: LockClass = LockClass {
+    name: "log",
+    rank: 170,
+};
 
 /// What a file system has to do for its log.
 pub trait Client {
@@ -118,6 +144,7 @@ pub struct Log {
 pub struct Operation {
     log: Arc<Log>,
     buffers: usize,
+    _order: Ordered,
 }
 
 impl Drop for Operation {
@@ -209,20 +236,23 @@ impl Log {
             ring,
             most_buffers,
             enough_buffers: most_buffers / 2,
-            state: Mutex::new(State {
-                open: 0,
-                reserved: 0,
-                committing: false,
-                settles: false,
-                begun: 0,
-                done: 0,
-                header: Header::default(),
-                revoked: kmem::try_vec(MOST_REVOCATIONS)?,
-                inodes: Vec::new(),
-                inodes_changed: false,
-                inodes_at: 0,
-                broken: None,
-            }),
+            state: Mutex::with_class(
+                State {
+                    open: 0,
+                    reserved: 0,
+                    committing: false,
+                    settles: false,
+                    begun: 0,
+                    done: 0,
+                    header: Header::default(),
+                    revoked: kmem::try_vec(MOST_REVOCATIONS)?,
+                    inodes: Vec::new(),
+                    inodes_changed: false,
+                    inodes_at: 0,
+                    broken: None,
+                },
+                &STATE_CLASS,
+            ),
             changed: Condvar::new(),
         })
     }
@@ -232,11 +262,14 @@ impl Log {
         self.most_buffers
     }
 
-    /// Begins an operation that changes up to `buffers` buffers. Commits first if there is no room for that.
+    /// Begins an operation that changes up to `buffers` buffers, and registers an inode at most. Commits first if there is no room for
+    /// that.
     ///
     /// # Errors
-    /// Those of a commit.
+    /// Those of a commit; `ENOMEM`.
     pub fn begin(self: &Arc<Log>, client: &dyn Client, buffers: usize) -> Result<Operation, Errno> {
+        debug_assert!(lwp::memory_use() != Some(MemoryUse::Reserve));
+        let order = self.enter();
         // Not under the lock: the file system may hold locks of its own when it revokes.
         let mut reserve = client.reserve();
         let mut state = self.state.lock();
@@ -260,15 +293,20 @@ impl Log {
             let is_empty = held == 0 && state.revoked.is_empty();
             // What is too large for any transaction is tried alone; and a commit that would bring nothing brings no room.
             if fits || (is_empty && state.open == 0) {
-                state.open += 1;
+                // So that each can register an inode when it is too late to fail.
+                let open = state.open + 1;
+                let room = state.inodes.try_reserve(open);
+                room.map_err(|_| Errno::ENOMEM)?;
+                state.open = open;
                 state.reserved += buffers;
                 return Ok(Operation {
                     log: self.clone(),
                     buffers,
+                    _order: order,
                 });
             }
             drop(state);
-            self.flush(client)?;
+            self.flush_ordered(client)?;
             reserve = client.reserve();
             state = self.state.lock();
         }
@@ -288,7 +326,7 @@ impl Log {
     /// Inode `ino` has no name: to be freed after a crash. Saying it twice is harmless. Within an operation.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`; not for the first of an operation.
     pub fn register_inode(&self, ino: u32, mode: u32) -> Result<(), Errno> {
         let mut state = self.state.lock();
         if state.inodes.iter().all(|known| known.ino != ino) {
@@ -314,6 +352,16 @@ impl Log {
     /// The client's, the device's, `ENOMEM`: nothing is lost then, and a later flush tries again. Once a header could not be
     /// written, `EIO` for ever.
     pub fn flush(&self, client: &dyn Client) -> Result<(), Errno> {
+        let _order = self.enter();
+        self.flush_ordered(client)
+    }
+
+    /// The calling thread has an operation, or commits, from now on.
+    fn enter(&self) -> Ordered {
+        Ordered::enter(&OPERATION_CLASS, (&raw const *self).addr())
+    }
+
+    fn flush_ordered(&self, client: &dyn Client) -> Result<(), Errno> {
         if !self.state.lock().committing {
             client.commit_wanted();
         }
@@ -367,7 +415,12 @@ impl Log {
 
     /// Whether there are inodes without a name.
     pub fn has_orphans(&self) -> bool {
-        !self.state.lock().inodes.is_empty()
+        self.first_orphan().is_some()
+    }
+
+    /// One of the inodes without a name.
+    pub fn first_orphan(&self) -> Option<Orphan> {
+        self.state.lock().inodes.first().copied()
     }
 
     /// Commits, writes everything in place, and stops holding writes: the log is empty.
