@@ -30,6 +30,7 @@
 //! |---|---|
 //! | `RUMP_SIM_SEED` | run this seed, and keep its trace |
 //! | `RUMP_SIM_SEEDS` | how many seeds to run instead of the test's own number |
+//! | `RUMP_SIM_TIMES` | how many times the test's own number of seeds to run |
 //!
 //! # Layout
 //!

@@ -7,6 +7,7 @@ use crate::trace::Kind;
 use crate::world::{self, Event, World};
 use crate::{host, scheduler};
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ pub struct Universe {
 }
 
 /// How a universe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// What identifies all that happened.
     pub trace: u64,
@@ -28,6 +29,8 @@ pub struct Summary {
     pub slices: u64,
     /// How much time passed in it.
     pub elapsed: Duration,
+    /// What the scenario counted.
+    pub counted: BTreeMap<String, u64>,
 }
 
 /// What surrounds a kernel: disks, wires, command line, console.
@@ -69,6 +72,7 @@ impl Universe {
             events: world.trace.events(),
             slices: world.slices,
             elapsed: Duration::from_nanos(world.now),
+            counted: world.counted,
         }
     }
 
@@ -105,6 +109,15 @@ impl Universe {
         }
     }
 
+    /// The universe fails unless it has ended when `time` has passed: one in which clocks tick, but nobody gets on, is no deadlock to the
+    /// scheduler.
+    pub fn must_end_within(&self, time: Duration) {
+        self.after(time, move || {
+            let who = world::with(|world| world.standings());
+            panic!("it has not ended within {time:?}\n{who}");
+        });
+    }
+
     /// Calls `what` when `after` has passed, between two slices: no thread, it must not wait. For faults.
     pub fn after(&self, after: Duration, what: impl FnOnce() + 'static) {
         world::with(|world| world.plan(nanos(after), Event::Call(Box::new(what))));
@@ -119,6 +132,11 @@ impl Universe {
                 format_args!("{text}"),
             )
         });
+    }
+
+    /// Counts `number` more of `what`, such as cuts of the power: a sweep says how many there were in all its universes.
+    pub fn count(&self, what: &str, number: u64) {
+        world::with(|world| *world.counted.entry(what.to_owned()).or_default() += number);
     }
 
     /// Notes a fault in the trace.

@@ -9,7 +9,7 @@ use crate::trace::{Kind, Trace};
 use rumpuser::{BlockDevice, PacketDevice};
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 
 thread_local! {
@@ -112,6 +112,8 @@ pub(crate) struct World {
     pub(crate) slices: u64,
     pub(crate) machines: Vec<Surroundings>,
     pub(crate) trace: Trace,
+    /// What the scenario counts.
+    pub(crate) counted: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -133,6 +135,7 @@ impl World {
             slices: 0,
             machines: Vec::new(),
             trace: Trace::default(),
+            counted: BTreeMap::new(),
         };
         world.add_machine("m0");
         world

@@ -1,5 +1,5 @@
-//! Threads that make, write, rename, cut, sync and remove files on an FFS, while the disk is slow, the disk fails, memory is short or refused,
-//! and the volume fills up.
+//! Threads that make, write, rename, cut, sync and remove files on an FFS, with and without a log, while the disk is slow, the disk fails, memory
+//! is short, slow to come or refused, and the volume fills up.
 
 mod refusal;
 mod volume;
@@ -7,6 +7,7 @@ mod volume;
 use rumpfs_ffs::check::repair::repair;
 use rumpfs_ffs::check::{Finding, check};
 use rumpfs_ffs::superblock::{self, Clean, Tolerance};
+use rumpuser::Errno;
 use rumpuser_sim::bio::DiskFaults;
 use rumpuser_sim::{Stream, Universe, sweep};
 use std::sync::{Arc, Mutex};
@@ -29,6 +30,8 @@ enum Trouble {
     FullVolume,
     /// The disk has less room than it says.
     FullDisk,
+    /// Others take all memory, again and again: an allocation waits, or fails.
+    ScarceMemory,
 }
 
 const TROUBLES: [Trouble; 7] = [
@@ -40,6 +43,22 @@ const TROUBLES: [Trouble; 7] = [
     Trouble::FullVolume,
     Trouble::FullDisk,
 ];
+
+/// What a volume with a log has to bear: above all, that memory is short.
+const TROUBLES_WITH_A_LOG: [Trouble; 9] = [
+    Trouble::None,
+    Trouble::SlowDisk,
+    Trouble::RefusedMemory,
+    Trouble::ScarceMemory,
+    Trouble::ScarceMemory,
+    Trouble::FailingReads,
+    Trouble::FailingDisk,
+    Trouble::FullVolume,
+    Trouble::FullDisk,
+];
+
+/// A universe whose threads have not come to an end by then hangs.
+const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 
 impl Trouble {
     /// Whether calls may fail.
@@ -68,6 +87,7 @@ impl Trouble {
                 faults.flush_error = 5000;
             }
             Trouble::FullDisk => system.disk.make_thin(stream.between(100, 2000)),
+            Trouble::ScarceMemory => refusal::begin_to_hog(stream),
         }
         system.disk.set_faults(faults);
     }
@@ -79,23 +99,55 @@ impl Trouble {
     }
 }
 
-fn mixed_work(universe: &Universe) {
+/// What a sweep of the mixed work is about.
+struct Mixed {
+    troubles: &'static [Trouble],
+    /// Whether the volume is mounted with a log.
+    log: bool,
+    /// The kernel's memory is one of these.
+    memory: [usize; 4],
+    /// At least so many threads.
+    threads: u64,
+}
+
+const WITHOUT_A_LOG: Mixed = Mixed {
+    troubles: &TROUBLES,
+    log: false,
+    memory: [512 << 10, 1 << 20, 3 << 20, 8 << 20],
+    threads: 1,
+};
+
+const WITH_A_LOG: Mixed = Mixed {
+    troubles: &TROUBLES_WITH_A_LOG,
+    log: true,
+    memory: [512 << 10, 512 << 10, 1 << 20, 8 << 20],
+    threads: 2,
+};
+
+fn mixed_work(universe: &Universe, mixed: &Mixed) {
+    universe.must_end_within(PATIENCE);
     let mut stream = universe.stream("mixed");
-    let trouble = TROUBLES[stream.below(TROUBLES.len() as u64) as usize];
+    let trouble = mixed.troubles[stream.below(mixed.troubles.len() as u64) as usize];
     let size = if trouble == Trouble::FullVolume {
         1 << 20
     } else {
         6 << 20
     };
     let options = volume::draw(&mut stream, size);
-    let memory = [512 << 10, 1 << 20, 3 << 20, 8 << 20][stream.below(4) as usize];
-    let threads = stream.between(1, 8);
+    let memory = mixed.memory[stream.below(4) as usize];
+    let threads = stream.between(mixed.threads, 8);
     let steps = stream.between(20, 200) / threads + 5;
     universe.note(&format!(
         "{trouble:?}, {memory} bytes of memory, {threads} threads of {steps} steps, {options:?}"
     ));
-    let system = System::boot(universe, volume::make(options), stream.chance(1, 2), memory);
-    let mount = system.mount("ld0", "").expect("it can be mounted");
+    let mut bytes = volume::make(options);
+    if mixed.log {
+        // Room for a log, behind the volume.
+        bytes.resize(bytes.len() + (1 << 20), 0);
+    }
+    let system = System::boot(universe, bytes, stream.chance(1, 2), memory);
+    let how = if mixed.log { "log" } else { "" };
+    let mount = system.mount("ld0", how).expect("it can be mounted");
     system
         .vfs
         .mkdir(&system.proc, b"/everybody", 0o777)
@@ -200,7 +252,77 @@ fn is_fatal(finding: &Finding) -> bool {
 
 #[test]
 fn mixed_work_in_all_sorts_of_trouble() {
-    sweep!(mixed_work_in_all_sorts_of_trouble, 200, mixed_work);
+    sweep!(
+        mixed_work_in_all_sorts_of_trouble and [7546, 8716],
+        200,
+        |universe: &Universe| mixed_work(universe, &WITHOUT_A_LOG)
+    );
+}
+
+#[test]
+fn mixed_work_with_a_log_in_all_sorts_of_trouble() {
+    sweep!(
+        mixed_work_with_a_log_in_all_sorts_of_trouble,
+        200,
+        |universe: &Universe| mixed_work(universe, &WITH_A_LOG)
+    );
+}
+
+/// Threads work with a log in 512 KiB, and one page that they ask for is refused: the one that the seed says.
+fn one_page_is_refused(universe: &Universe) {
+    universe.must_end_within(PATIENCE);
+    let mut stream = universe.stream("refused");
+    let options = volume::draw(&mut stream, 2 << 20);
+    let mut bytes = volume::make(options);
+    bytes.resize(bytes.len() + (1 << 20), 0);
+    let system = System::boot(universe, bytes, true, 512 << 10);
+    // From here on, until it is ended, the kernel may come to need any page of it.
+    refusal::once(universe.seed() + 1);
+    let mount = system.mount("ld0", "log").or_else(|errno| {
+        assert_eq!(errno, Errno::ENOMEM);
+        system.mount("ld0", "log")
+    });
+    let mount = mount.expect("there is memory the second time");
+    let expected = Expected {
+        failures: true,
+        losses: false,
+    };
+    let finished = Arc::new(Mutex::new(Vec::new()));
+    let threads: Vec<_> = (0..4)
+        .filter_map(|number| {
+            let made = (0..2).find_map(|_| {
+                let stream = universe.stream(&format!("worker {number}"));
+                let own = (&system.vfs, &system.proc);
+                Worker::try_new(own, system.disk, stream, number, 60_000, expected).ok()
+            });
+            let mut worker = made.expect("one page is refused, not two");
+            let finished = finished.clone();
+            let run = move || {
+                worker.work(12);
+                finished.lock().expect("nobody panicked").push(worker);
+            };
+            rump::thread::spawn("worker", run).ok()
+        })
+        .collect();
+    for thread in threads {
+        thread.join();
+    }
+    refusal::end();
+    for mut worker in std::mem::take(&mut *finished.lock().expect("nobody panicked")) {
+        worker.verify_all(Expected::default());
+    }
+    system.vfs.unmount(&mount).expect("it can be unmounted");
+    judge(system.disk.contents(), Trouble::RefusedMemory);
+    system.shutdown();
+}
+
+#[test]
+fn any_page_may_be_refused_while_a_log_is_kept() {
+    sweep!(
+        any_page_may_be_refused_while_a_log_is_kept,
+        400,
+        one_page_is_refused
+    );
 }
 
 /// Bits change under way, and sectors break for good. What calls answer is theirs to say; that they answer is looked at, and that the
@@ -220,6 +342,8 @@ fn rotten_disk(universe: &Universe) {
         read_rot: stream.between(5000, 100_000),
         permanent: stream.below(10_000),
         write_error: stream.below(10_000),
+        rot: stream.below(20_000),
+        lost_write: stream.below(10_000),
         ..DiskFaults::NONE
     };
     universe.note(&format!("{faults:?}, {options:?}"));

@@ -136,17 +136,37 @@ fn use_a_disk(universe: &Universe) {
     });
     start(disk, BioOp::Read, 8, &mut memory, 4).expect("it is taken");
     assert_eq!(finish(universe, disk), (4, Ok(())));
-    assert_eq!(
-        memory
-            .iter()
-            .map(|byte| (byte ^ 7).count_ones())
-            .sum::<u32>(),
-        1
-    );
+    assert_eq!(wrong_bits(&memory), 1);
+    disk.set_faults(DiskFaults {
+        rot: 1_000_000,
+        ..DiskFaults::NONE
+    });
+    start(disk, BioOp::Read, 8, &mut memory, 5).expect("it is taken");
+    assert_eq!(finish(universe, disk), (5, Ok(())));
+    let rotten = memory.clone();
+    assert_eq!(wrong_bits(&rotten), 1);
+    disk.set_faults(DiskFaults {
+        lost_write: 1_000_000,
+        ..DiskFaults::NONE
+    });
+    memory.fill(9);
+    start(disk, BioOp::Write, 8, &mut memory, 6).expect("it is taken");
+    assert_eq!(finish(universe, disk), (6, Ok(())));
     disk.set_faults(DiskFaults::NONE);
+    start(disk, BioOp::Read, 8, &mut memory, 7).expect("it is taken");
+    assert_eq!(finish(universe, disk), (7, Ok(())));
+    assert!(
+        memory == rotten,
+        "it stays wrong, and what was lost is not there"
+    );
     disk.make_thin(1);
-    start(disk, BioOp::Write, 0, &mut memory, 5).expect("it is taken");
-    assert_eq!(finish(universe, disk), (5, Err(Errno::ENOSPC)));
+    start(disk, BioOp::Write, 0, &mut memory, 8).expect("it is taken");
+    assert_eq!(finish(universe, disk), (8, Err(Errno::ENOSPC)));
+}
+
+/// Bits in which `memory` is not full of sevens.
+fn wrong_bits(memory: &[u8]) -> u32 {
+    memory.iter().map(|byte| (byte ^ 7).count_ones()).sum()
 }
 
 #[test]
@@ -183,6 +203,41 @@ fn wait_for_nobody(universe: &Universe) {
     loop {
         host().threads().park(None);
     }
+}
+
+fn tick_for_ever(universe: &Universe) {
+    universe.must_end_within(Duration::from_secs(60));
+    loop {
+        universe.sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+#[should_panic(expected = "it has not ended within 60s")]
+fn a_universe_that_does_not_get_on_is_told() {
+    sweep!(
+        a_universe_that_does_not_get_on_is_told,
+        1,
+        tick_for_ever,
+        1 << 20
+    );
+}
+
+fn look_beyond(universe: &Universe) {
+    // What no kernel has a way to learn: it is another in every process.
+    universe.sleep(Duration::from_nanos(std::process::id().into()));
+}
+
+#[test]
+#[should_panic(expected = "two runs are not the same universe")]
+fn a_universe_that_is_not_twice_the_same_is_found_out() {
+    // As many as it takes for one to be run twice.
+    sweep!(
+        a_universe_that_is_not_twice_the_same_is_found_out,
+        20,
+        look_beyond,
+        1 << 20
+    );
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod refusal;
 
 use rump::net::{TcpListener, TcpStream, UdpSocket};
-use rump::{Component, Config, Errno, IpConfig, Kernel};
+use rump::{Component, Config, Errno, IpConfig, Kernel, MountSpec};
+use rumpfs_ffs::mkfs::{Options, Plan};
+use rumpfs_ffs::superblock::Format;
 use rumpnet::ifnet::InIfaddr;
 use rumpnet_netinet::Inet;
 use rumpuser_sim::net::WireFaults;
-use rumpuser_sim::{Machine, SimPort, Stream, Universe, Wire, sweep};
+use rumpuser_sim::{Machine, SimDisk, SimPort, Stream, Universe, Wire, sweep};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,14 +26,31 @@ const PORT: u16 = 80;
 /// How long a kernel tries to connect, or a wire is cut, at most.
 const PATIENCE: u64 = 20;
 
-/// Boots a kernel on the calling thread's machine.
+/// What a kernel with a disk has besides.
+const WITH_A_DISK: &[&Component] = &[
+    &rumpvfs::COMPONENT,
+    &rumpfs_ffs::COMPONENT,
+    &rumpnet::COMPONENT,
+    &rumpnet_netinet::COMPONENT,
+    &rumpnet_netinet::CONFIG_COMPONENT,
+    &rumpnet_net::LOOPBACK_COMPONENT,
+    &rumpnet_virtif::COMPONENT,
+    &rumpdev::COMPONENT,
+    &rumpdev::DISKS,
+];
+
+fn static_address(addr: Ipv4Addr, gateway: Option<Ipv4Addr>) -> IpConfig {
+    IpConfig::Static {
+        addr,
+        prefix: 24,
+        gateway,
+    }
+}
+
+/// Boots a kernel without a disk on the calling thread's machine.
 fn boot(address: Ipv4Addr, gateway: Option<Ipv4Addr>) -> Arc<Kernel> {
     let config = Config {
-        ip: IpConfig::Static {
-            addr: address,
-            prefix: 24,
-            gateway,
-        },
+        ip: static_address(address, gateway),
         ..Config::default()
     };
     Kernel::boot(config, COMPONENTS).expect("a kernel boots")
@@ -69,8 +88,8 @@ fn read_all(stream: &TcpStream) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// Answers `connections` connections, one at a time: eight bytes of a number come, what belongs to it goes.
-fn serve(own: u64, len: usize, connections: usize) {
+/// Answers `connections` connections, one at a time: eight bytes of a number come, what `content` has for it goes.
+fn serve(connections: usize, content: impl Fn(u64) -> Vec<u8> + Clone + Send + 'static) {
     let listener =
         TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], PORT))).expect("it can listen");
     for _ in 0..connections {
@@ -78,6 +97,7 @@ fn serve(own: u64, len: usize, connections: usize) {
             // There was no memory for it.
             continue;
         };
+        let content = content.clone();
         let answer = move || {
             let mut number = [0; 8];
             let mut have = 0;
@@ -89,7 +109,7 @@ fn serve(own: u64, len: usize, connections: usize) {
                 }
             }
             let client = u64::from_le_bytes(number);
-            if send_all(&stream, &text(own, client, len)).is_ok() {
+            if send_all(&stream, &content(client)).is_ok() {
                 let _ = stream.shutdown_write();
                 // Until the other side has ended, too.
                 let _ = read_all(&stream);
@@ -173,7 +193,7 @@ fn lossy(universe: &Universe) {
         let _process = kernel.attach("server").expect("a process");
         echo_datagrams();
         // Those that fail are tried again: more connections than clients.
-        serve(1, len, 10_000);
+        serve(10_000, move |client| text(1, client, len));
     });
     cut_now_and_then(
         *universe,
@@ -279,26 +299,64 @@ const EACH: u8 = 50;
 /// Bytes of what each of them fetches from another.
 const FILE: usize = 20_000;
 
-/// A kernel on `machine`, at host `host` of network `network`: serves its file, fetches another's.
+/// An empty volume for each of them.
+fn volume() -> Vec<u8> {
+    let mut image = vec![0; 512 << 10];
+    let plan = Plan::new(Options::new(Format::Ufs2, image.len() as u64)).expect("a plan");
+    plan.write(&mut |at, part| {
+        image[at as usize..at as usize + part.len()].copy_from_slice(part);
+        Ok(())
+    })
+    .expect("memory takes it");
+    image
+}
+
+/// Writes a file, and waits until it is on the disk.
+fn write_file(path: &str, bytes: &[u8]) {
+    let file = rump::fs::File::create(path).expect("it can be made");
+    let mut written = 0;
+    while written < bytes.len() {
+        let piece = file.write(&bytes[written..]);
+        written += piece.unwrap_or_else(|errno| panic!("{path}: {errno}"));
+    }
+    file.sync_all().expect("it is on the disk");
+}
+
+/// Numbers of a network and a host on it.
+fn number_of(network: u8, host: u8) -> u64 {
+    u64::from(network) * 1000 + u64::from(host)
+}
+
+/// A kernel on `machine`, at host `host` of network `network`: serves a file of its disk, fetches that of the host `from` of the other network onto
+/// its disk.
 fn start_kernel(
     machine: Machine,
-    network: u8,
-    host: u8,
-    peer: Ipv4Addr,
-    own: u64,
-    peers: u64,
+    (network, host): (u8, u8),
+    from: u8,
 ) -> rumpuser_sim::Task<Arc<Kernel>> {
     machine.spawn("main", move || {
         let gateway = Ipv4Addr::new(10, 0, network, 254);
-        let kernel = boot(Ipv4Addr::new(10, 0, network, host), Some(gateway));
+        let address = Ipv4Addr::new(10, 0, network, host);
+        let config = Config {
+            ip: static_address(address, Some(gateway)),
+            mounts: vec![MountSpec::root()],
+            ..Config::default()
+        };
+        let kernel = Kernel::boot(config, WITH_A_DISK).expect("a kernel boots");
         let process = kernel.attach("main").expect("a process");
-        let server = rump::thread::spawn("server", move || serve(own, FILE, 1)).expect("a thread");
+        assert_eq!(rump::fs::mount_configured(), Ok(1));
+        write_file("/own", &text(number_of(network, host), 0, FILE));
+        let file = |_| rump::fs::read("/own").expect("it was written");
+        let server = rump::thread::spawn("server", move || serve(1, file)).expect("a thread");
         rump::thread::sleep(Duration::from_secs(1));
-        let bytes = fetch(peer, own).unwrap_or_else(|errno| panic!("from {peer}: {errno}"));
+        let peer = Ipv4Addr::new(10, 0, 1 - network, from);
+        let bytes = fetch(peer, 0).unwrap_or_else(|errno| panic!("from {peer}: {errno}"));
+        write_file("/fetched", &bytes);
+        let fetched = rump::fs::read("/fetched").expect("it was written");
         assert!(
-            bytes == text(peers, own, FILE),
+            fetched == text(number_of(1 - network, from), 0, FILE),
             "{} bytes from {peer}",
-            bytes.len()
+            fetched.len()
         );
         server.join();
         drop(process);
@@ -306,7 +364,7 @@ fn start_kernel(
     })
 }
 
-/// Two wires, a router between them, and a hundred kernels, of which each fetches a file from one beyond the router.
+/// Two wires, a router between them, and a hundred kernels with a disk each, of which each fetches a file from one beyond the router.
 fn a_hundred(universe: &Universe) {
     let wires = [Wire::new("wire0"), Wire::new("wire1")];
     for wire in &wires {
@@ -339,21 +397,18 @@ fn a_hundred(universe: &Universe) {
     });
     let (router, inet) = router.join();
     let mut kernels = Vec::new();
+    let volume = volume();
     for host in 1..=EACH {
         for network in 0..2u8 {
-            let machine = universe.machine(&format!("k{network}.{host}"));
+            let name = format!("k{network}.{host}");
+            let machine = universe.machine(&name);
             machine.add_port(wires[usize::from(network)].port(mac(network, host)));
-            let peer = Ipv4Addr::new(10, 0, 1 - network, host % EACH + 1);
-            let number = |network: u8, host: u8| u64::from(network) * 1000 + u64::from(host);
-            let peers = number(1 - network, host % EACH + 1);
-            kernels.push(start_kernel(
-                machine,
-                network,
-                host,
-                peer,
-                number(network, host),
-                peers,
+            machine.add_disk(SimDisk::new(
+                &format!("disk of {name}"),
+                volume.clone(),
+                true,
             ));
+            kernels.push(start_kernel(machine, (network, host), host % EACH + 1));
         }
     }
     let kernels: Vec<_> = kernels.into_iter().map(rumpuser_sim::Task::join).collect();

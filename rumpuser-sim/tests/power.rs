@@ -1,4 +1,6 @@
 //! The power goes, at any moment, and takes with it what the disk had not yet made stable: what was synced is there afterwards.
+//!
+//! Each test says how many cut points it has tried; `RUMP_SIM_TIMES=20 cargo sim-power` tries tens of thousands.
 
 mod volume;
 
@@ -20,6 +22,8 @@ use volume::{Image, System, Tree};
 
 /// Cut points of a universe.
 const CUTS: u64 = 25;
+/// What a cut point is counted as.
+const CUT_POINTS: &str = "cut points";
 
 /// Whether the volume is mounted with a log.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,10 +35,12 @@ enum Log {
 }
 
 impl Log {
-    fn options(self) -> &'static str {
-        match self {
-            Log::None => "",
-            Log::Kept => "log",
+    fn options(self, discard: bool) -> &'static str {
+        match (self, discard) {
+            (Log::None, false) => "",
+            (Log::None, true) => "discard",
+            (Log::Kept, false) => "log",
+            (Log::Kept, true) => "log,discard",
         }
     }
 }
@@ -111,16 +117,15 @@ fn work(universe: &Universe, log: Log) -> Recorded {
     let threads = stream.between(1, 8);
     let steps = stream.between(30, 160) / threads + 4;
     let volatile_cache = stream.chance(2, 3);
-    let memory = [1 << 20, 8 << 20][stream.below(2) as usize];
+    let memory = [512 << 10, 1 << 20, 8 << 20][stream.below(3) as usize];
+    let options = log.options(stream.chance(1, 4));
     universe.note(&format!(
-        "{threads} threads of {steps} steps, cache {volatile_cache}, {memory} bytes of memory"
+        "{threads} threads of {steps} steps, cache {volatile_cache}, {memory} bytes of memory, options {options:?}"
     ));
     let system = System::boot(universe, bytes, volatile_cache, memory);
     system.disk.start_record();
     let begun = system.disk.moment();
-    let mount = system
-        .mount("ld0", log.options())
-        .expect("it can be mounted");
+    let mount = system.mount("ld0", options).expect("it can be mounted");
     let since = system.disk.moment();
     system
         .vfs
@@ -132,7 +137,7 @@ fn work(universe: &Universe, log: Log) -> Recorded {
     if stream.chance(1, 2) {
         // For reading only, and back.
         system.vfs.remount(&mount, "ro").expect("nobody writes");
-        let options = format!("rw,{}", log.options());
+        let options = format!("rw,{options}");
         system.vfs.remount(&mount, &options).expect("as before");
         let since = system.disk.moment();
         let path = format!("{EVERYBODYS}/remounted");
@@ -248,6 +253,22 @@ fn judged(recorded: &Recorded, moment: usize, tree: &Tree, rule: Rule, repaired:
     );
 }
 
+/// The volume on `image` after a cut at `moment`: put in order as belongs to `log`, and judged.
+fn recover_and_judge(
+    recorded: &Recorded,
+    moment: usize,
+    image: Vec<u8>,
+    (log, stream): (Log, &mut Stream),
+) {
+    match log {
+        Log::None => repair_and_judge(recorded, moment, image),
+        Log::Kept => {
+            assert_logged(recorded, moment, &image);
+            replay_and_judge(recorded, moment, image, stream);
+        }
+    }
+}
+
 /// Cuts at any moments.
 fn cuts(universe: &Universe, log: Log) {
     let recorded = work(universe, log);
@@ -261,13 +282,8 @@ fn cuts(universe: &Universe, log: Log) {
         };
         universe.note(&format!("cut {number} at {moment}"));
         let image = recorded.record.cut(moment, how);
-        match log {
-            Log::None => repair_and_judge(&recorded, moment, image),
-            Log::Kept => {
-                assert_logged(&recorded, moment, &image);
-                replay_and_judge(&recorded, moment, image, &mut stream);
-            }
-        }
+        recover_and_judge(&recorded, moment, image, (log, &mut stream));
+        universe.count(CUT_POINTS, 1);
     }
     recorded.system.shutdown();
 }
@@ -292,22 +308,18 @@ fn with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced() {
     );
 }
 
-/// Cuts at every moment of a scenario.
+/// Cuts at every moment of a scenario: once with all that was written until then, once with any of it.
 fn every_prefix(universe: &Universe, log: Log) {
     let recorded = work(universe, log);
     let mut stream = universe.stream("prefixes");
-    let moments = recorded.begun..=recorded.record.len();
-    for moment in moments.clone() {
+    for moment in recorded.begun..=recorded.record.len() {
         let image = recorded.record.cut(moment, PowerCut::Prefix);
-        match log {
-            Log::None => repair_and_judge(&recorded, moment, image),
-            Log::Kept => {
-                assert_logged(&recorded, moment, &image);
-                replay_and_judge(&recorded, moment, image, &mut stream);
-            }
-        }
+        recover_and_judge(&recorded, moment, image, (log, &mut stream));
+        universe.note(&format!("and any of it at {moment}"));
+        let image = recorded.record.cut(moment, PowerCut::Any(&mut stream));
+        recover_and_judge(&recorded, moment, image, (log, &mut stream));
+        universe.count(CUT_POINTS, 2);
     }
-    universe.note(&format!("{moments:?}"));
     recorded.system.shutdown();
 }
 
@@ -353,6 +365,7 @@ fn cuts_of_our_replay(universe: &Universe) {
             let image = record.cut(again, PowerCut::Any(&mut stream));
             replay_and_judge(&recorded, moment, image, &mut stream);
         }
+        universe.count(CUT_POINTS, 6);
     }
     recorded.system.shutdown();
 }
@@ -420,6 +433,7 @@ fn cuts_of_a_replay(universe: &Universe) {
             findings.is_empty(),
             "{name}, cut at {moment}: {findings:#?}"
         );
+        universe.count(CUT_POINTS, 1);
     }
     system.shutdown();
 }

@@ -73,6 +73,7 @@ fn a_seed_repeats_its_trace_to_the_byte_and_another_seed_does_not() {
         target: env!("CARGO_CRATE_NAME"),
         test: "a_kernel_boots_and_writes_files",
         seeds: 0,
+        regressions: &[],
         memory: 32 << 20,
     };
     let folder = std::env::temp_dir().join(format!("rump-sim-{}", std::process::id()));

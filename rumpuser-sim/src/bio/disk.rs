@@ -38,6 +38,10 @@ pub struct DiskFaults {
     pub permanent: u64,
     /// A bit of what a read gives is wrong; what is on the disk stays.
     pub read_rot: u64,
+    /// A bit of the sector where a read begins is wrong from now on.
+    pub rot: u64,
+    /// A write is said to be done, and is not.
+    pub lost_write: u64,
 }
 
 impl DiskFaults {
@@ -51,6 +55,8 @@ impl DiskFaults {
         flush_error: 0,
         permanent: 0,
         read_rot: 0,
+        rot: 0,
+        lost_write: 0,
     };
 }
 
@@ -244,20 +250,36 @@ impl SimDisk {
 impl State {
     fn carry_out(&mut self, id: u64, request: &InFlight, name: &str) -> Result<(), Errno> {
         let faults = self.faults;
-        let mut happens = |chance: u64| chance > 0 && self.stream.chance(chance, 1_000_000);
-        if !matches!(request.op, BioOp::Flush) && happens(faults.permanent) {
+        if !matches!(request.op, BioOp::Flush) && self.happens(faults.permanent) {
             self.bad.insert(request.sector);
+            told(id, request.sector, name, "breaks");
+        }
+        if request.op == BioOp::Read && self.happens(faults.rot) {
+            let byte = self.stream.below(SECTOR_SIZE as u64) as usize;
+            let bit = 1 << self.stream.below(8);
+            self.bytes[request.sector as usize * SECTOR_SIZE + byte] ^= bit;
+            told(id, request.sector, name, "rots");
         }
         match request.op {
             BioOp::Read => {
-                let (error, rot) = (happens(faults.read_error), happens(faults.read_rot));
+                let (error, rot) = (
+                    self.happens(faults.read_error),
+                    self.happens(faults.read_rot),
+                );
+                if rot {
+                    told(id, request.sector, name, "is misread");
+                }
                 self.read(request, error, rot)
             }
+            BioOp::Write if self.happens(faults.lost_write) => {
+                told(id, request.sector, name, "is not written, but said to be");
+                Ok(())
+            }
             BioOp::Write => {
-                let error = happens(faults.write_error);
+                let error = self.happens(faults.write_error);
                 self.write(id, request, error, name)
             }
-            BioOp::Flush if happens(faults.flush_error) => Err(Errno::EIO),
+            BioOp::Flush if self.happens(faults.flush_error) => Err(Errno::EIO),
             BioOp::Flush => {
                 self.note(|record| record.flushed(id));
                 Ok(())
@@ -275,6 +297,11 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    /// Whether what has this chance happens now.
+    fn happens(&mut self, chance: u64) -> bool {
+        chance > 0 && self.stream.chance(chance, 1_000_000)
     }
 
     fn note(&mut self, note: impl FnOnce(&mut Record)) {
@@ -348,6 +375,18 @@ impl State {
         self.note(|record| record.completed(id));
         Ok(())
     }
+}
+
+/// Notes a fault of request `id` in the trace.
+fn told(id: u64, sector: u64, name: &str, what: &str) {
+    let numbers = [id, sector, what.len() as u64];
+    world::with(|world| {
+        world.event(
+            Kind::Fault,
+            numbers,
+            format_args!("{name}, request {id}: sector {sector} {what}"),
+        );
+    });
 }
 
 /// The bytes of the segments, one after the other.

@@ -1,12 +1,17 @@
-//! Memory that is refused: one of the next pages, again and again.
+//! Memory that is refused: one of the next pages, again and again. And memory that is slow to come, since somebody else has it.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use rumpkern::uvm;
+use rump::thread::JoinHandle;
+use rumpkern::uvm::{self, Alloc, Frame};
 use rumpuser_sim::{Stream, Universe};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// It is over; a universe is a process.
 static OVER: AtomicBool = AtomicBool::new(false);
+/// The thread that takes pages.
+static HOG: Mutex<Option<JoinHandle>> = Mutex::new(None);
 
 /// Refuses pages from now on.
 pub fn begin(universe: Universe, mut stream: Stream) {
@@ -20,8 +25,42 @@ pub fn begin(universe: Universe, mut stream: Stream) {
     universe.after(pause, move || begin(universe, stream));
 }
 
-/// Refuses no more.
+/// Refuses the page asked for after `allocations` others, and no more.
+pub fn once(allocations: u64) {
+    uvm::fail_after(allocations);
+}
+
+/// From now on a thread takes all pages that it can get, keeps them for a while, and gives them back: others wait for that long.
+pub fn begin_to_hog(mut stream: Stream) {
+    let hog = move || {
+        let mut pages = Vec::new();
+        while !OVER.load(Ordering::Relaxed) {
+            let most = stream.between(1, 300);
+            pages.extend((0..most).map_while(|_| Frame::alloc(Alloc::NoWait).ok()));
+            pause(&mut stream);
+            pages.clear();
+            pause(&mut stream);
+        }
+    };
+    let hog = rump::thread::spawn("hog", hog).expect("a thread");
+    *HOG.lock().expect("nobody panicked") = Some(hog);
+}
+
+fn pause(stream: &mut Stream) {
+    let micros = match stream.below(4) {
+        0 => stream.between(1, 200),
+        1 | 2 => stream.between(200, 20_000),
+        _ => stream.between(20_000, 500_000),
+    };
+    rump::thread::sleep(Duration::from_micros(micros));
+}
+
+/// Neither refuses nor takes any more.
 pub fn end() {
     OVER.store(true, Ordering::Relaxed);
     uvm::fail_after(0);
+    let hog = HOG.lock().expect("nobody panicked").take();
+    if let Some(hog) = hog {
+        hog.join();
+    }
 }

@@ -54,9 +54,22 @@ impl Worker {
         most: u64,
         expected: Expected,
     ) -> Worker {
+        let made = Worker::try_new((vfs, proc), disk, stream, number, most, expected);
+        made.expect("its directory is new")
+    }
+
+    /// The same, where that may fail.
+    pub fn try_new(
+        (vfs, proc): (&Arc<Vfs>, &Arc<Proc>),
+        disk: &'static SimDisk,
+        stream: Stream,
+        number: usize,
+        most: u64,
+        expected: Expected,
+    ) -> Result<Worker, Errno> {
         let root = format!("/w{number}");
-        vfs.mkdir(proc, root.as_bytes(), 0o777).expect("it is new");
-        Worker {
+        vfs.mkdir(proc, root.as_bytes(), 0o777)?;
+        Ok(Worker {
             vfs: vfs.clone(),
             proc: proc.clone(),
             disk,
@@ -67,7 +80,7 @@ impl Worker {
             most,
             files: BTreeMap::new(),
             past: Vec::new(),
-        }
+        })
     }
 
     /// Does `steps` things.
@@ -341,7 +354,8 @@ impl Worker {
         }
         let below = format!("{path}/");
         let inside = |other: &String| other.starts_with(&below);
-        let full = self.files.keys().any(inside) || self.directories.iter().any(inside);
+        let full = self.directories.iter().any(inside)
+            || (self.files.keys()).any(|file| inside(file) && self.is_known(file));
         let removed = self.vfs.rmdir(&self.proc, path.as_bytes());
         if full {
             let errno = removed.expect_err("it has something in it");
@@ -352,6 +366,10 @@ impl Worker {
         } else if self.expected.failures || removed.is_ok() {
             // After a failure it may be there or not: it is not used again.
             self.directories.remove(at);
+            if removed.is_ok() {
+                // What may have been in it, as a call for it had failed, was not.
+                self.files.retain(|file, _| !inside(file));
+            }
         } else {
             panic!("{path}: {removed:?}");
         }
