@@ -86,6 +86,39 @@ impl Spoiler {
         }
     }
 
+    /// Finds the places of a log that is in use: what the superblock says of it, the headers, the heads of records.
+    ///
+    /// # Panics
+    /// If there is none in a sound image.
+    pub fn of_log(bytes: &[u8]) -> Spoiler {
+        let sb = superblock::find(&Image(bytes), Tolerance::default()).expect("a sound image");
+        let journal = sb.journal.expect("a log");
+        let block = journal.block_size as usize;
+        let log = bytes.chunks_exact(block).enumerate();
+        let log = log
+            .skip(journal.address as usize)
+            .take(journal.blocks as usize);
+        let is_head = |head: &[u8]| (0x5741_424c..=0x5741_424f).contains(&number(sb.order, head));
+        let heads = log
+            .filter(|(_, head)| is_head(&head[..4]))
+            .map(|(n, head)| {
+                let count = number(sb.order, &head[8..12]).min(31) as usize;
+                (n * block, 80.max(16 + 16 * count))
+            });
+        let kind = |kind, places| Places { kind, places };
+        Spoiler {
+            order: sb.order,
+            kinds: vec![
+                kind(
+                    "superblock: log",
+                    // `fs_journal_version` and what follows.
+                    vec![(sb.location as usize + 864, 40)],
+                ),
+                kind("log", heads.collect()),
+            ],
+        }
+    }
+
     /// Spoils one to four fields; in one image of twenty, cuts off its end. Says what was done.
     pub fn spoil(&self, image: &mut Vec<u8>, random: &mut Random) -> String {
         let mut done = String::new();
@@ -135,6 +168,11 @@ impl Spoiler {
             Order::Big => number.to_be_bytes()[8 - width..].to_vec(),
         }
     }
+}
+
+fn number(order: Order, bytes: &[u8]) -> u32 {
+    let bytes = bytes.try_into().expect("four bytes");
+    order.u32(bytes)
 }
 
 fn inode_place(sb: &Superblock, inode: &Inode) -> (usize, usize) {
