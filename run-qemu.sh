@@ -289,10 +289,10 @@ add_network() {
   esac
 }
 
-# Says where the guest can be reached, once it answers.
+# Says where the guest can be reached, once it answers. Ends with QEMU, so also where this script is killed.
 announce() { # ADDRESS:PORT
   local host=${1%:*} port=${1##*:} line
-  while sleep 0.1; do
+  while sleep 0.1 && [[ -e /proc/$qemu_pid/exe ]]; do
     line=$(
       exec 2>/dev/null
       exec 3<>"/dev/tcp/$host/$port" || exit 1
@@ -403,7 +403,7 @@ run() {
   # background, so that a signal ends the wait.
   setsid "${dies_with_parent[@]}" "${bounded[@]}" "${qemu[@]}" "${qemu_args[@]}" <&9 6<&- 7>&- 8>&- 9>&- &
   qemu_pid=$!
-  cat <&6 >&9 7>&- 8>&- &
+  "${dies_with_parent[@]}" cat <&6 >&9 7>&- 8>&- &
   keyboard=$!
   if [[ -n $answers_at ]]; then
     announce "$answers_at" </dev/null 7>&- 8>&- 9>&- &

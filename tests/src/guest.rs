@@ -347,25 +347,31 @@ impl Guest {
         self.child.try_wait().expect("our child").is_none()
     }
 
-    /// The folder of QEMU's process in `/proc`, and the lines of its `stat`.
-    fn find_qemu(&self) -> Option<(String, Vec<String>)> {
+    /// The numbers and names of the processes of this guest that run, `run-qemu.sh` and what it started.
+    ///
+    /// # Panics
+    /// If there is no `/proc`.
+    pub fn processes(&self) -> Vec<(String, String)> {
         let ours = format!("{MARK}={}\0", self.mark);
-        std::fs::read_dir("/proc")
-            .expect("a /proc")
-            .filter_map(|entry| {
-                let folder = entry.ok()?.path();
-                let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
-                // proc_pid_stat(5): "pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime …"
-                let (comm, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-                let environment = std::fs::read(folder.join("environ")).ok()?;
-                let is_ours = environment
-                    .windows(ours.len())
-                    .any(|some| some == ours.as_bytes());
-                let name = folder.file_name()?.to_string_lossy().into_owned();
-                let fields = rest.split(' ').map(str::to_owned).collect();
-                (comm.starts_with("qemu-system") && is_ours).then_some((name, fields))
-            })
-            .last()
+        let processes = std::fs::read_dir("/proc").expect("a /proc");
+        let found = processes.filter_map(|entry| {
+            let folder = entry.ok()?.path();
+            // Empty once it has ended.
+            let environment = std::fs::read(folder.join("environ")).ok()?;
+            let mut windows = environment.windows(ours.len());
+            let name = std::fs::read_to_string(folder.join("comm")).ok()?;
+            let number = folder.file_name()?.to_string_lossy().into_owned();
+            windows
+                .any(|some| some == ours.as_bytes())
+                .then(|| (number, name.trim_end().to_owned()))
+        });
+        found.collect()
+    }
+
+    fn find_qemu(&self) -> Option<String> {
+        let mut processes = self.processes().into_iter();
+        let qemu = processes.rfind(|(_, name)| name.starts_with("qemu-system"));
+        qemu.map(|(number, _)| number)
     }
 
     /// The number of QEMU's process.
@@ -373,7 +379,7 @@ impl Guest {
     /// # Panics
     /// If it does not run.
     pub fn qemu(&self) -> String {
-        self.find_qemu().expect("QEMU runs").0
+        self.find_qemu().expect("QEMU runs")
     }
 
     /// The processor time that QEMU has used so far.
@@ -381,9 +387,14 @@ impl Guest {
     /// # Panics
     /// If it does not run.
     pub fn processor_time(&self) -> Duration {
-        let (_, fields) = self.find_qemu().expect("QEMU runs");
-        let ticks = fields[11..13]
-            .iter()
+        let stat = Path::new("/proc").join(self.qemu()).join("stat");
+        let stat = std::fs::read_to_string(stat).expect("QEMU runs");
+        // proc_pid_stat(5): "pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime …"
+        let (_, rest) = stat.rsplit_once(") ").expect("a name in brackets");
+        let ticks = rest
+            .split(' ')
+            .skip(11)
+            .take(2)
             .map(|ticks| ticks.parse::<u64>().unwrap_or(0))
             .sum::<u64>();
         // SAFETY: sysconf takes no pointers.

@@ -217,7 +217,7 @@ fn what_fails_is_said_with_file_and_cause_and_status() {
         (
             &["--fstype", "ext9", "ls", image],
             1,
-            "there is no such kind of file system",
+            "ext9: there is no such kind of file system",
         ),
         (
             &["--readonly", "mkdir", image, "/d"],
@@ -412,7 +412,39 @@ fn names_modes_owners_and_sizes_are_changed() {
     );
     let full = run!("rm", image, "/d");
     assert_eq!(full.status.code(), Some(1), "{}", text(&full.stderr));
+    assert!(text(&full.stderr).ends_with("/d: Is a directory\n"));
     succeeds(&run!("check", image));
+}
+
+#[test]
+fn the_root_is_not_removed_nor_anything_below_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &folder.path().join("disk.img");
+    succeeds(&run!("mkfs", "--size", "8m", image));
+    succeeds(&run!("mkdir", "-p", image, "/a/b"));
+    for root in ["/", "/a/..", "/a/b/../.."] {
+        let refused = run!("rm", "-r", image, root);
+        assert_eq!(refused.status.code(), Some(1), "{root}");
+        assert!(text(&refused.stderr).contains("the root of a volume cannot be removed"));
+    }
+    succeeds(&run!("ls", image, "/a/b"));
+    succeeds(&run!("rm", "-r", image, "/a"));
+}
+
+#[test]
+fn a_volume_that_cannot_be_made_leaves_no_file_behind_and_a_file_as_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &folder.path().join("disk.img");
+    for impossible in [["--size", "10"].as_slice(), &["-b", "5000", "--size", "8m"]] {
+        let words: Vec<&OsStr> = impossible.iter().map(OsStr::new).collect();
+        let make = || rump_fs(&[&[OsStr::new("mkfs")], &words[..], &[image.as_os_str()]].concat());
+        assert_eq!(make().status.code(), Some(1), "{impossible:?}");
+        assert!(!image.exists(), "{impossible:?}");
+        fs::write(image, b"something of value").expect("a file");
+        assert_eq!(make().status.code(), Some(1), "{impossible:?}");
+        assert_eq!(fs::read(image).expect("it is there"), b"something of value");
+        fs::remove_file(image).expect("it is there");
+    }
 }
 
 #[test]

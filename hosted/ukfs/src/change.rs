@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::file::File;
 use crate::image::Image;
 use rump::fs as rump_fs;
-use rumpuser::WallTime;
+use rumpuser::{Errno, WallTime};
 use rumpvfs::namei::Last;
 use rumpvfs::syscalls::Times;
 use rumpvfs::vnode::Wait;
@@ -65,8 +65,18 @@ impl Image {
     /// As unlink(2).
     pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        self.mounted()
-            .act(path, || rump_fs::remove_file(bytes(path)))
+        let removed = self
+            .mounted()
+            .act(path, || rump_fs::remove_file(bytes(path)));
+        // What unlink(2) answers of a directory says nothing of why.
+        let is_dir = || {
+            self.symlink_metadata(path)
+                .is_ok_and(|known| known.is_dir())
+        };
+        removed.map_err(|error| match error.errno() {
+            Errno::EPERM if is_dir() => error.saying("Is a directory"),
+            _ => error,
+        })
     }
 
     /// Removes an empty directory.
@@ -82,8 +92,13 @@ impl Image {
     /// Removes what is at `path`, and everything below it; links are not followed. Stops at the first that cannot be removed.
     ///
     /// # Errors
-    /// As unlink(2) and rmdir(2); what stands in the way of listing it.
+    /// As unlink(2) and rmdir(2); what stands in the way of listing it; `EBUSY` for the root, of which nothing is removed then.
     pub fn remove_all(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        if self.symlink_metadata(path)?.ino() == self.symlink_metadata("/")?.ino() {
+            let refused = self.mounted().act(path, || Err(Errno::EBUSY));
+            return refused.map_err(|error| error.saying("the root of a volume cannot be removed"));
+        }
         // A directory comes before what is in it, so that it goes after that.
         let found: Result<Vec<_>, Error> = self.walk(path).collect();
         for entry in found?.iter().rev() {

@@ -35,6 +35,14 @@ impl Error {
         Error::new(format!("{image}: {}", Shown(path)), errno)
     }
 
+    /// The same, with a reason that says more than the number's own text.
+    pub(crate) fn saying(self, why: impl Into<String>) -> Error {
+        Error {
+            why: Some(why.into()),
+            ..self
+        }
+    }
+
     /// The error number.
     pub fn errno(&self) -> Errno {
         self.errno

@@ -312,7 +312,11 @@ fn cannot_mount(source: &Source, options: &Options, errno: Errno) -> Error {
     let why = match errno {
         Errno::EROFS if options.write => "it cannot be written: Read-only file system",
         Errno::EPERM => "its journal has to be replayed first: Operation not permitted",
-        Errno::ENODEV => "there is no such kind of file system",
+        Errno::ENODEV => {
+            let kind = options.fstype.as_deref().unwrap_or_default();
+            let why = format!("{kind}: there is no such kind of file system");
+            return Error::because(who, why, errno);
+        }
         Errno::EINVAL | Errno::EFTYPE => "it does not hold a sound file system of that kind",
         errno => return Error::new(who, errno),
     };

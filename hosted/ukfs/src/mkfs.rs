@@ -9,6 +9,7 @@ use rumpuser::Errno;
 use rumpuser_hosted::{ImageFile, from_io};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the volume is to be. See [`make`].
@@ -120,7 +121,12 @@ pub fn make(source: impl Into<Source>, options: &Options) -> Result<Made, Error>
             return Err(Error::because(&*who, why, Errno::ENAMETOOLONG));
         }
     }
-    let (image, start, bytes) = room_for(&source, options.size)?;
+    let Room {
+        image,
+        start,
+        bytes,
+        new,
+    } = Room::of(&source, options.size)?;
     let mut seed = [0; 4];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| told(from_io(&error.into())))?;
@@ -150,6 +156,11 @@ pub fn make(source: impl Into<Source>, options: &Options) -> Result<Made, Error>
         ),
         errno => told(errno),
     })?;
+    // Not before it is known that there can be such a volume.
+    if image.is_file() && source.partition().is_none() && bytes != image.bytes() {
+        let set = image.file().set_len(bytes);
+        set.map_err(|error| told(from_io(&error)))?;
+    }
     plan.write(&mut |at, piece| {
         let written = image.file().write_all_at(piece, start + at);
         written.map_err(|error| from_io(&error))
@@ -157,47 +168,89 @@ pub fn make(source: impl Into<Source>, options: &Options) -> Result<Made, Error>
     .map_err(told)?;
     let synced = image.file().sync_all();
     synced.map_err(|error| told(from_io(&error)))?;
+    if let Some(new) = new {
+        new.keep();
+    }
     Ok(Made { bytes })
 }
 
-/// The image, opened to be written, and the bytes of it that are for the volume.
-fn room_for(source: &Source, size: Option<u64>) -> Result<(ImageFile, u64, u64), Error> {
-    let who = source.to_string();
-    let told = |errno| match errno {
-        Errno::ENOENT if size.is_none() => Error::because(
-            &*who,
-            "there is no such file, and no size to make one",
-            errno,
-        ),
-        Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
-        errno => Error::new(&*who, errno),
-    };
-    if source.partition().is_some() {
-        let (start, room) = Attachment::open(source, true, None)?.extent(source)?;
+/// A file that was made for a volume; without one it goes again.
+struct NewFile<'a>(Option<&'a Path>);
+
+impl NewFile<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // What went wrong first is what is said.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Where a volume is to be.
+struct Room<'a> {
+    /// Opened to be written.
+    image: ImageFile,
+    /// The first byte of it that is for the volume.
+    start: u64,
+    /// The bytes of the volume; a file may still have others.
+    bytes: u64,
+    /// If there was no such file.
+    new: Option<NewFile<'a>>,
+}
+
+impl Room<'_> {
+    fn of(source: &Source, size: Option<u64>) -> Result<Room<'_>, Error> {
+        let who = source.to_string();
+        let told = |errno| match errno {
+            Errno::ENOENT if size.is_none() => Error::because(
+                &*who,
+                "there is no such file, and no size to make one",
+                errno,
+            ),
+            Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
+            errno => Error::new(&*who, errno),
+        };
+        if source.partition().is_some() {
+            let (start, room) = Attachment::open(source, true, None)?.extent(source)?;
+            let image = ImageFile::open(source.path(), false).map_err(told)?;
+            let bytes = size.unwrap_or(room);
+            if bytes > room {
+                let why = format!("the partition has {room} bytes only");
+                return Err(Error::because(&*who, why, Errno::ENOSPC));
+            }
+            return Ok(Room {
+                image,
+                start,
+                bytes,
+                new: None,
+            });
+        }
+        let mut new = None;
+        if size.is_some() && !source.path().exists() {
+            let made = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(source.path());
+            made.map_err(|error| told(from_io(&error)))?;
+            new = Some(NewFile(Some(source.path())));
+        }
         let image = ImageFile::open(source.path(), false).map_err(told)?;
-        let bytes = size.unwrap_or(room);
-        if bytes > room {
-            let why = format!("the partition has {room} bytes only");
+        let bytes = size.unwrap_or(image.bytes());
+        if bytes > image.bytes() && !image.is_file() {
+            let why = format!("the device has {} bytes only", image.bytes());
             return Err(Error::because(&*who, why, Errno::ENOSPC));
         }
-        return Ok((image, start, bytes));
+        Ok(Room {
+            image,
+            start: 0,
+            bytes,
+            new,
+        })
     }
-    if size.is_some() && !source.path().exists() {
-        let made = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(source.path());
-        made.map_err(|error| told(from_io(&error)))?;
-    }
-    let image = ImageFile::open(source.path(), false).map_err(told)?;
-    let bytes = size.unwrap_or(image.bytes());
-    if bytes > image.bytes() && !image.is_file() {
-        let why = format!("the device has {} bytes only", image.bytes());
-        return Err(Error::because(&*who, why, Errno::ENOSPC));
-    }
-    if image.is_file() && bytes != image.bytes() {
-        let set = image.file().set_len(bytes);
-        set.map_err(|error| told(from_io(&error)))?;
-    }
-    Ok((image, 0, bytes))
 }

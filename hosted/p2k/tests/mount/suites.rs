@@ -9,11 +9,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 /// pjdfstest, crates.io: what POSIX says of file names, modes, owners and times.
-fn pjdfstest(version: u8) {
+fn pjdfstest(version: u8, options: &str) {
     /// All that the suite has, less what needs a remount (`allow_remount`: mount(8) would want the program installed), a second file
     /// system, and a limit for links that pathconf(3) does not tell for FUSE.
     const LEAST_PASSED: u32 = 384;
-    let Some(mounted) = Mounted::new(version, 64, "allow_other,dev,suid") else {
+    let options = format!("allow_other,dev,suid{options}");
+    let Some(mounted) = Mounted::new(version, 64, &options) else {
         return;
     };
     let suite = setup::cargo_program("pjdfstest", "0.2.2");
@@ -61,18 +62,28 @@ fn pjdfstest(version: u8) {
 
 #[test]
 fn pjdfstest_passes_on_ufs1() {
-    pjdfstest(1);
+    pjdfstest(1, "");
 }
 
 #[test]
 fn pjdfstest_passes_on_ufs2() {
-    pjdfstest(2);
+    pjdfstest(2, "");
+}
+
+#[test]
+fn pjdfstest_passes_on_ufs1_with_a_log() {
+    pjdfstest(1, ",log");
+}
+
+#[test]
+fn pjdfstest_passes_on_ufs2_with_a_log() {
+    pjdfstest(2, ",log");
 }
 
 /// fsx, crates.io: one file, read, written, mapped, cut and extended at random, against a copy in memory. `FSX_OPERATIONS` says how much.
-fn fsx(version: u8, seed: u32) {
+fn fsx(version: u8, seed: u32, options: &str) {
     let operations = std::env::var("FSX_OPERATIONS").unwrap_or_else(|_| "20000".into());
-    let Some(mounted) = Mounted::new(version, 64, "rw") else {
+    let Some(mounted) = Mounted::new(version, 64, options) else {
         return;
     };
     let suite = setup::cargo_program("fsx", "0.3.2");
@@ -92,12 +103,22 @@ fn fsx(version: u8, seed: u32) {
 
 #[test]
 fn fsx_finds_no_wrong_byte_on_ufs1() {
-    fsx(1, 1);
+    fsx(1, 1, "rw");
 }
 
 #[test]
 fn fsx_finds_no_wrong_byte_on_ufs2() {
-    fsx(2, 2);
+    fsx(2, 2, "rw");
+}
+
+#[test]
+fn fsx_finds_no_wrong_byte_on_ufs1_with_a_log() {
+    fsx(1, 3, "rw,log");
+}
+
+#[test]
+fn fsx_finds_no_wrong_byte_on_ufs2_with_a_log() {
+    fsx(2, 4, "rw,log");
 }
 
 /// stress-ng, Debian: its file-system stressors, each checking what it did, all at once.
