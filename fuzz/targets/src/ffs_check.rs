@@ -3,10 +3,13 @@
 //! An input: which volume of `volume.rs` (a byte); then its changes, as in [`crate::ffs_image`].
 //!
 //! What must hold: no panic; an end; what a repair has left without a finding is consistent when it is checked again, can be
-//! mounted, everything on it can be read, and writing to it leaves it consistent.
+//! mounted, everything on it can be read, and writing to it leaves it consistent. What says of itself that it is of a kind that is
+//! only read, of before 2003 or with quotas or snapshots, can be mounted for reading.
 
-use rumpfs_ffs::check::check;
 use rumpfs_ffs::check::repair::repair;
+use rumpfs_ffs::check::{check, superblock};
+use rumpfs_ffs::raw::RawSuperblock;
+use rumpfs_ffs::superblock::Flags;
 use rumpuser::Errno;
 
 use crate::ffs_image::bases;
@@ -36,16 +39,37 @@ pub fn mend(bytes: Vec<u8>) {
     }
     let again = check(&image).expect("it could be checked before");
     assert!(again.is_consistent(), "{:?}", again.findings);
+    let is_only_read = is_only_read(&image);
     let machine = Machine::new(image.0);
     // Flags that are not known, or a log, are no inconsistency; without force such a volume is refused.
-    let mount = machine.mount("force").expect("nothing is wrong with it");
+    let mut options = "force";
+    if is_only_read {
+        assert_eq!(machine.mount(options).err(), Some(Errno::EROFS));
+        options = "force,ro";
+    }
+    let mount = machine.mount(options).expect("nothing is wrong with it");
     let (_, errors) = machine.walk("/", MOST_FILES);
     assert!(errors.is_empty(), "without findings, but {errors:?}");
+    if is_only_read {
+        assert_eq!(machine.unmount(&mount), Ok(()));
+        return;
+    }
     let done = machine.change(Change::Write(0, 9000), b"/after", b"");
     assert!(done != Err(Errno::EIO), "{done:?}");
     assert_eq!(machine.unmount(&mount), Ok(()));
     let report = check(&Image(machine.bytes())).expect("it could be checked before");
     assert!(report.is_consistent(), "{:?}", report.findings);
+}
+
+/// Whether a volume is of a kind that is not written, however sound it is.
+fn is_only_read(image: &Image) -> bool {
+    let sb = superblock(image).expect("it was checked");
+    let at = sb.location as usize + core::mem::offset_of!(RawSuperblock<zerocopy::LE>, snapinum);
+    !sb.updated
+        || sb.old_inodes
+        || sb.has_old_directories()
+        || sb.flags.contains(Flags::DOQUOTA2)
+        || image.0[at..at + 4] != [0; 4]
 }
 
 /// Inputs to start from: each volume with one or two of its structures changed.

@@ -25,12 +25,12 @@ const MOST_CHANGES: usize = 24;
 /// Files that a walk looks at.
 const MOST_FILES: usize = 100;
 /// Pages that the first runs may leave behind, for what is made once.
-const SLACK_PAGES: usize = 300;
+pub(crate) const SLACK_PAGES: usize = 300;
 
 /// A sound volume, and where the structures on it are: start and length.
 pub struct Base {
-    bytes: Vec<u8>,
-    places: Vec<(usize, usize)>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) places: Vec<(usize, usize)>,
 }
 
 /// The volumes to start from. The thread must be an lwp.
@@ -40,7 +40,7 @@ pub fn bases() -> &'static [Base] {
 }
 
 impl Base {
-    fn new(bytes: Vec<u8>) -> Base {
+    pub(crate) fn new(bytes: Vec<u8>) -> Base {
         let image = Image(bytes);
         let sb = superblock::find(&image, Tolerance::default()).expect("it is sound");
         let byte_of = |fragment: u64| sb.byte_of(fragment) as usize;
@@ -72,6 +72,12 @@ impl Base {
     /// The image, changed as `input` says.
     pub fn spoiled(&self, input: &mut Input<'_>) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
+        self.spoil(&mut bytes, input);
+        bytes
+    }
+
+    /// Changes `bytes`, the image or one made of it, as `input` says.
+    pub(crate) fn spoil(&self, bytes: &mut [u8], input: &mut Input<'_>) {
         for _ in 0..usize::from(input.u8()) % (MOST_SPOILS + 1) {
             let (which, into) = (input.u16(), usize::from(input.u16()));
             let at = match which & 0x8000 {
@@ -81,9 +87,8 @@ impl Base {
                 }
                 _ => usize::from(which & 0x7fff) * 512 + into % 512,
             };
-            spoil(&mut bytes, at % self.bytes.len(), input);
+            spoil(bytes, at % self.bytes.len(), input);
         }
-        bytes
     }
 }
 

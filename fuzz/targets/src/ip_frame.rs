@@ -46,7 +46,8 @@ impl Dhcp {
 
     /// Lets time pass, as far as its next timer at least where that is near.
     fn wait(&mut self, seconds: u64) {
-        self.now += seconds * 1_000_000_000;
+        // An input may add up to more than there are nanoseconds: then time stands still at its end.
+        self.now = self.now.saturating_add(seconds * 1_000_000_000);
         for _ in 0..8 {
             let action = self.client.poll(Instant::from_nanos(self.now));
             if action.is_none() {
@@ -218,6 +219,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
             (7, later),
             (5, refused),
         ]),
+        // To the end of time.
+        steps(&vec![(7, u32::MAX.to_le_bytes().to_vec()); 6]),
         steps(&[
             (2, ipv4(6, 1, 0, &[0; 20])[14..].to_vec()),
             (3, arp(1, [3; 6], PEER_IP, OUR_IP)[14..].to_vec()),

@@ -3,6 +3,7 @@
 //! - [`ffs_image`]: a small volume, changed at random: mounted, walked, written, unmounted, mounted again;
 //! - [`ffs_check`]: the same, checked and repaired, and then as good as new;
 //! - [`directory_block`]: a directory that holds these bytes, read and changed;
+//! - [`wapbl_log`]: a volume whose log was in use, with another log: read, replayed, written, repaired;
 //! - [`tcp_segment`]: segments to a kernel with sockets that listen and connections;
 //! - [`ip_frame`]: frames to an interface: Ethernet, ARP, IPv4, ICMP, UDP; and answers to a DHCP client;
 //! - [`http_request`]: what a client of the file server sends.
@@ -23,6 +24,7 @@ pub mod ip_frame;
 mod machine;
 pub mod tcp_segment;
 mod volume;
+pub mod wapbl_log;
 mod wire;
 
 /// A target: its name, what runs an input, what to start from.
@@ -36,7 +38,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "ffs_image",
         run: ffs_image::run,
@@ -51,6 +53,11 @@ pub const TARGETS: [Target; 6] = [
         name: "directory_block",
         run: directory_block::run,
         seeds: directory_block::seeds,
+    },
+    Target {
+        name: "wapbl_log",
+        run: wapbl_log::run,
+        seeds: wapbl_log::seeds,
     },
     Target {
         name: "tcp_segment",

@@ -370,8 +370,8 @@ impl BlockIo for TestDisk {
     }
 }
 
-/// Brings a host up: buffers are pages of its memory.
-fn install_host() {
+/// Brings a host up: buffers, and what is read of a log, are pages of its memory.
+pub fn install_host() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let host = rumpuser_hosted::Host::builder().memory(64 << 20).install();

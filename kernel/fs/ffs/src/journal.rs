@@ -10,7 +10,7 @@
 use core::ops::RangeInclusive;
 
 use rumpuser::{Errno, SECTOR_SIZE};
-use rumpvfs::wapbl::{Bounds, ByteOrder, LEAST_BYTES, Place, Replay, Source};
+use rumpvfs::wapbl::{Bounds, ByteOrder, LEAST_BYTES, LogError, Place, Replay, Source};
 use zerocopy::{BE, FromBytes, IntoBytes, LE, byteorder};
 
 use crate::corrupt::{Corrupt, Fault};
@@ -201,8 +201,16 @@ pub fn read(sb: &Superblock, source: &dyn Source, sectors: u64) -> Result<Replay
         .into());
     };
     let place = journal.place(sb, sectors)?;
-    let at = place.start * SECTOR_SIZE as u64;
-    Replay::read(source, &place, &bounds(sb)).map_err(|error| Fault::of_log(at, error))
+    Replay::read(source, &place, &bounds(sb)).map_err(|error| match error {
+        // A check does not know where its device ends.
+        LogError::Device(Errno::EINVAL) => Corrupt::Journal {
+            field: "address",
+            value: journal.address,
+        }
+        .into(),
+        // Only a message has the place.
+        error => Fault::of_log(place.start.saturating_mul(SECTOR_SIZE as u64), error),
+    })
 }
 
 /// A volume as it is when its log was replayed.

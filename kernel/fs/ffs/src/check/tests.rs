@@ -1,7 +1,7 @@
 //! A volume as it was made is consistent; every finding is provoked, alone where that can be.
 
 use super::*;
-use crate::fixture::{Image, Random, UFS1, UFS2, all_kinds, options};
+use crate::fixture::{Image, Random, UFS1, UFS2, all_kinds, install_host, options};
 use crate::order::Order;
 use crate::raw::{IFDIR, IFREG, RawSuperblock};
 use core::mem::offset_of;
@@ -228,6 +228,28 @@ fn a_file_without_a_name_is_found_unless_it_holds_the_journal() {
         image.put(journal + 32, 8, 50);
     });
     assert_eq!(found, []);
+}
+
+#[test]
+fn a_journal_in_use_that_lies_behind_the_end_of_everything_is_found() {
+    install_host();
+    for address in [1 << 40, u64::MAX / 512 + 1, u64::MAX - 10_000] {
+        let found = spoiled(|image| {
+            let sb = image.sb.location;
+            let in_use = u64::from(superblock::Flags::DOWAPBL.bits());
+            image.put(sb + offset_of!(Raw, flags) as u64, 4, in_use);
+            let journal = sb + offset_of!(Raw, journal) as u64;
+            image.put_bytes(journal, &[1, crate::journal::BEHIND_FILESYSTEM]);
+            for (n, number) in [address, 1000, 512, 0].into_iter().enumerate() {
+                image.put(journal + 8 + 8 * n as u64, 8, number);
+            }
+        });
+        let wrong = Corrupt::Journal {
+            field: "address",
+            value: address,
+        };
+        assert_eq!(found[0], Finding::Corrupt(wrong));
+    }
 }
 
 #[test]
