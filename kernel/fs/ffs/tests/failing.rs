@@ -8,7 +8,7 @@ mod rig;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rig::{Image, Random, Rig, assert_consistent, attach, kinds, make};
+use rig::{Image, MOUNTS, Random, Rig, assert_consistent, attach, kinds, make};
 use rumpfs_ffs::check::check;
 use rumpfs_ffs::check::repair::repair;
 use rumpfs_ffs::mkfs::Options;
@@ -22,6 +22,17 @@ use rumpvfs::vnode::Wait;
 const MEMORY: usize = 1 << 20;
 const RW: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 const NEW: OpenFlags = RW.union(OpenFlags::CREAT);
+
+/// Volumes of every `step`th kind, to be mounted without a log and with one.
+fn cases(step: usize) -> impl Iterator<Item = (Options, &'static str)> {
+    let kinds = kinds().into_iter().step_by(step);
+    kinds.flat_map(|options| MOUNTS.map(|mount| (options, mount)))
+}
+
+fn mounted(options: Options, mount: &str) -> Rig {
+    Rig::with(make(options), mount).expect("it can be mounted")
+}
+
 /// Where the superblock is.
 fn superblock(options: &Options) -> usize {
     match options.format {
@@ -95,9 +106,9 @@ fn repaired(rig: &Rig, kept: &[u8], what: &str) {
 #[test]
 fn while_what_one_file_lies_on_takes_no_writes_others_are_written_and_read() {
     let _lwp = attach(MEMORY);
-    for options in kinds().into_iter().step_by(2) {
-        let what = format!("{options:?}");
-        let rig = Arc::new(Rig::new(make(options)));
+    for (options, mount) in cases(2) {
+        let what = format!("{mount} {options:?}");
+        let rig = Arc::new(mounted(options, mount));
         let size = 600_000;
         let kept = pattern(1, 100_000);
         syscalls::fsync(&put(&rig, "/kept", &kept)).expect("stable");
@@ -147,9 +158,9 @@ fn while_what_one_file_lies_on_takes_no_writes_others_are_written_and_read() {
 #[test]
 fn metadata_that_cannot_be_written_are_told_by_sync_and_the_volume_is_clean_only_when_they_were() {
     let _lwp = attach(MEMORY);
-    for options in kinds() {
-        let what = format!("{options:?}");
-        let rig = Rig::new(make(options));
+    for (options, mount) in cases(1) {
+        let what = format!("{mount} {options:?}");
+        let rig = mounted(options, mount);
         let kept = pattern(1, 50_000);
         drop(put(&rig, "/kept", &kept));
         rig.vfs.mkdir(&rig.proc, b"/d", 0o755).expect("made");
@@ -197,9 +208,9 @@ fn metadata_that_cannot_be_written_are_told_by_sync_and_the_volume_is_clean_only
 #[test]
 fn on_a_disk_that_is_gone_everything_ends_with_eio_and_the_mount_can_be_ended_by_force() {
     let _lwp = attach(MEMORY);
-    for options in kinds().into_iter().step_by(3) {
-        let what = format!("{options:?}");
-        let rig = Rig::new(make(options));
+    for (options, mount) in cases(3) {
+        let what = format!("{mount} {options:?}");
+        let rig = mounted(options, mount);
         let kept = pattern(1, 50_000);
         drop(put(&rig, "/kept", &kept));
         rig.vfs.mkdir(&rig.proc, b"/d", 0o755).expect("made");
@@ -297,8 +308,9 @@ fn whichever_requests_fail_a_volume_that_says_it_is_clean_is_consistent_and_othe
         let mut random = Random(seed);
         let all = kinds();
         let options = all[(seed % all.len() as u64) as usize];
-        let what = format!("seed {seed}, {options:?}");
-        let rig = Rig::new(make(options));
+        let mount = MOUNTS[(seed / all.len() as u64) as usize % 2];
+        let what = format!("seed {seed}, {mount} {options:?}");
+        let rig = mounted(options, mount);
         let kept = pattern(seed, 50_000);
         drop(put(&rig, "/kept", &kept));
         for dir in ["/a", "/b", "/a/c"] {

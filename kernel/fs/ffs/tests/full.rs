@@ -1,10 +1,10 @@
-//! Volumes that run full, and threads that get in each other's way: what fails leaves nothing behind.
+//! Volumes that run full, with a log and without, and threads that get in each other's way: what fails leaves nothing behind.
 
 mod rig;
 
 use std::sync::Arc;
 
-use rig::{Random, Rig, assert_consistent, attach, make, options};
+use rig::{MOUNTS, Random, Rig, asking_for_log, assert_consistent, attach, make, options};
 use rumpfs_ffs::mkfs::Options;
 use rumpfs_ffs::order::Order;
 use rumpfs_ffs::superblock::Format;
@@ -24,6 +24,15 @@ fn small() -> Vec<Options> {
         options(Format::Ufs2, Order::Big, 8192, 8, 200),
         options(Format::Ufs2, Order::Little, 4096, 1, 256),
     ]
+}
+
+/// The volume mounted; a log takes little of it.
+fn mounted(options: Options, mount: &str) -> Rig {
+    let volume = match mount {
+        "" => make(options),
+        _ => asking_for_log(make(options), 128 << 10),
+    };
+    Rig::with(volume, mount).expect("it can be mounted")
 }
 
 /// Fills files until there is no room, the last byte by byte of a fragment; what was written.
@@ -60,8 +69,10 @@ fn fill(rig: &Rig, step: usize) -> Vec<(String, usize)> {
 #[test]
 fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
     let _lwp = attach(MEMORY);
-    for options in small() {
-        let rig = Rig::new(make(options));
+    let all = small().into_iter();
+    for (options, mount) in all.flat_map(|options| MOUNTS.map(|mount| (options, mount))) {
+        let rig = mounted(options, mount);
+        let empty = rig.check_mounted();
         let (vfs, proc) = (&rig.vfs, &rig.proc);
         vfs.mkdir(proc, b"/d", 0o755).unwrap();
         let mut files = fill(&rig, 50_000);
@@ -122,8 +133,8 @@ fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
         let report = rig.check_mounted();
         assert_eq!(
             (report.inodes, report.fragments),
-            (1, 1),
-            "all is free again"
+            (empty.inodes, empty.fragments),
+            "all is free again, {mount}"
         );
         rig.finish("emptied");
     }
@@ -132,7 +143,13 @@ fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
 #[test]
 fn the_reserve_is_the_superusers() {
     let _lwp = attach(MEMORY);
-    let rig = Rig::new(make(small()[0]));
+    for mount in MOUNTS {
+        the_reserve_is(mount);
+    }
+}
+
+fn the_reserve_is(mount: &str) {
+    let rig = mounted(small()[0], mount);
     rig.vfs.chmod(&rig.proc, b"/", 0o777).unwrap();
     rig.proc.set_cred(Cred {
         uid: 100,
@@ -153,8 +170,9 @@ fn the_reserve_is_the_superusers() {
 #[test]
 fn eight_threads_that_make_move_and_remove_the_same_names_leave_a_consistent_volume() {
     let _lwp = attach(MEMORY);
-    for (n, options) in rig::kinds().into_iter().enumerate().step_by(2) {
-        let rig = Arc::new(Rig::new(make(options)));
+    let kinds = rig::kinds().into_iter().enumerate().step_by(2);
+    for ((n, options), mount) in kinds.flat_map(|kind| MOUNTS.map(|mount| (kind, mount))) {
+        let rig = Arc::new(mounted(options, mount));
         for dir in ["/a", "/b", "/a/c"] {
             rig.vfs.mkdir(&rig.proc, dir.as_bytes(), 0o777).unwrap();
         }

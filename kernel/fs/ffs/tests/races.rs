@@ -1,5 +1,5 @@
 //! Eight threads that make, link, move, write, cut and remove the same few names, files and directories alike, with enough
-//! memory and with next to none: nobody waits for ever, and the volume is consistent afterwards.
+//! memory and with next to none, with a log and without: nobody waits for ever, and the volume is consistent afterwards.
 //!
 //! `FFS_RACE_ROUNDS` and `FFS_RACE_SEED` say how many rounds, and from which seed on.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rig::{Random, Rig, assert_consistent, attach, kinds, make};
+use rig::{MOUNTS, Random, Rig, assert_consistent, attach, kinds, make};
 use rumpfs_ffs::check::check;
 use rumpkern::{lwp, uvm};
 use rumpuser::Errno;
@@ -122,12 +122,13 @@ impl Drop for Watch {
 }
 
 /// One round: threads at work, and then a check.
-fn round(seed: u64, memory: usize, meanwhile: impl FnOnce(&Arc<Rig>)) {
+fn round(seed: u64, memory: usize, mount: &str, meanwhile: impl FnOnce(&Arc<Rig>)) {
     uvm::set_limit(memory).expect("the host has as much");
     let all = kinds();
     let options = all[(seed % all.len() as u64) as usize];
-    let what = format!("seed {seed}, {memory} bytes, {options:?}");
-    let rig = Arc::new(Rig::new(make(options)));
+    let what = format!("seed {seed}, {memory} bytes, {mount}, {options:?}");
+    let rig = Rig::with(make(options), mount).expect("it can be mounted");
+    let rig = Arc::new(rig);
     let watch = Watch::new(what.clone());
     let threads: Vec<_> = (0..THREADS)
         .map(|thread| {
@@ -160,13 +161,15 @@ fn with_enough_memory_and_with_next_to_none_the_volume_stays_consistent() {
     for seed in seed..seed + number("FFS_RACE_ROUNDS", 14) {
         println!("seed {seed}");
         let memory = if seed % 2 == 0 { MEMORY } else { TINY };
-        round(seed, memory, |rig| {
-            for _ in 0..20 {
-                // Meanwhile, as the syncer would.
-                rig.vfs.sync(Wait::Started).expect("the disk is whole");
-                std::thread::yield_now();
-            }
-        });
+        for mount in MOUNTS {
+            round(seed, memory, mount, |rig| {
+                for _ in 0..20 {
+                    // Meanwhile, as the syncer would.
+                    rig.vfs.sync(Wait::Started).expect("the disk is whole");
+                    std::thread::yield_now();
+                }
+            });
+        }
     }
 }
 
@@ -175,25 +178,28 @@ fn changing_to_read_only_and_back_meanwhile_leaves_a_clean_volume_clean() {
     let _lwp = attach(MEMORY);
     let seed = number("FFS_RACE_SEED", 1);
     for seed in seed..seed + number("FFS_RACE_ROUNDS", 14) {
-        println!("seed {seed}, read-only and back");
-        let mut settled = 0;
-        round(1000 + seed, MEMORY, |rig| {
-            let mount = rig.vfs.mounts()[0].clone();
-            for _ in 0..30 {
-                match rig.vfs.remount(&mount, "ro") {
-                    Ok(()) => {
-                        settled += 1;
-                        let image = rig::Image(rig.disk.bytes());
-                        let report = check(&image).expect("it can be checked");
-                        assert_consistent(&report, &format!("seed {seed}, read-only"));
-                        rig.vfs.remount(&mount, "rw").expect("it is clean");
+        for options in MOUNTS {
+            println!("seed {seed}, {options}, read-only and back");
+            let mut settled = 0;
+            round(1000 + seed, MEMORY, options, |rig| {
+                let mount = rig.vfs.mounts()[0].clone();
+                for _ in 0..30 {
+                    match rig.vfs.remount(&mount, &format!("ro,{options}")) {
+                        Ok(()) => {
+                            settled += 1;
+                            let image = rig::Image(rig.disk.bytes());
+                            let report = check(&image).expect("it can be checked");
+                            assert_consistent(&report, &format!("seed {seed}, read-only"));
+                            let back = rig.vfs.remount(&mount, &format!("rw,{options}"));
+                            back.expect("it is clean");
+                        }
+                        // A file without a name is open.
+                        Err(errno) => assert_eq!(errno, Errno::EBUSY, "seed {seed}"),
                     }
-                    // A file without a name is open.
-                    Err(errno) => assert_eq!(errno, Errno::EBUSY, "seed {seed}"),
+                    std::thread::yield_now();
                 }
-                std::thread::yield_now();
-            }
-        });
-        println!("{settled} of 30 times read-only");
+            });
+            println!("{settled} of 30 times read-only");
+        }
     }
 }

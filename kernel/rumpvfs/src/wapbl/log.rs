@@ -16,7 +16,11 @@
 //! 3. The header with the new head is written: from here on the transaction counts. The device is flushed.
 //! 4. The buffers are released. They are written in place when somebody wants room, or at a checkpoint.
 //!
-//! A device without a volatile cache is never flushed. Threads that flush at the same time share a commit: who finds that one
+//! If the device does not take a header, either of both may count, and both are sound; before anything else is done, the old one
+//! is written in the place of the new.
+//!
+//! A device without a volatile cache is never flushed, and the header cannot go past one
+//! ([`DeviceInfo::volatile_cache`](specfs::DeviceInfo::volatile_cache)). Threads that flush at the same time share a commit: who finds that one
 //! began after he came, and ended, has nothing left to do.
 //!
 //! # Room
@@ -122,8 +126,8 @@ struct State {
     inodes_changed: bool,
     /// Where the newest list begins.
     inodes_at: u64,
-    /// A header could not be written: what counts is not known.
-    broken: Option<Errno>,
+    /// The generation of a header that could not be written: nobody knows whether it is on the disk.
+    unknown: Option<u32>,
 }
 
 /// A log that is written.
@@ -249,7 +253,7 @@ impl Log {
                     inodes: Vec::new(),
                     inodes_changed: false,
                     inodes_at: 0,
-                    broken: None,
+                    unknown: None,
                 },
                 &STATE_CLASS,
             ),
@@ -274,9 +278,6 @@ impl Log {
         let mut reserve = client.reserve();
         let mut state = self.state.lock();
         loop {
-            if let Some(errno) = state.broken {
-                return Err(errno);
-            }
             if state.committing {
                 state = self.changed.wait(state);
                 continue;
@@ -288,9 +289,10 @@ impl Log {
             };
             let wanted = held + state.reserved + buffers + reserve;
             let fits = held <= enough
+                && state.unknown.is_none()
                 && wanted <= self.most_buffers
                 && state.revoked.len() < MOST_REVOCATIONS;
-            let is_empty = held == 0 && state.revoked.is_empty();
+            let is_empty = held == 0 && state.revoked.is_empty() && state.unknown.is_none();
             // What is too large for any transaction is tried alone; and a commit that would bring nothing brings no room.
             if fits || (is_empty && state.open == 0) {
                 // So that each can register an inode when it is too late to fail.
@@ -349,8 +351,7 @@ impl Log {
     /// caller has no operation running.
     ///
     /// # Errors
-    /// The client's, the device's, `ENOMEM`: nothing is lost then, and a later flush tries again. Once a header could not be
-    /// written, `EIO` for ever.
+    /// The client's, the device's, `ENOMEM`: nothing is lost then, and a later flush tries again.
     pub fn flush(&self, client: &dyn Client) -> Result<(), Errno> {
         let _order = self.enter();
         self.flush_ordered(client)
@@ -437,9 +438,7 @@ impl Log {
     }
 
     fn commit(&self, client: &dyn Client) -> Result<(), Errno> {
-        if let Some(errno) = self.state.lock().broken {
-            return Err(errno);
-        }
+        self.take_back_unknown()?;
         client.before_commit()?;
         let mut sectors = kmem::try_vec(self.devvp.cache().held_count())?;
         self.devvp.list_held(&mut sectors);
@@ -644,6 +643,18 @@ impl Log {
         specfs::transfer(&**self.devvp.device(), BioOp::Write, sector, frames).1
     }
 
+    /// If a header could not be written, writes one in its place that says what the one before it did: it does not count, whether
+    /// it is there or not. Until then nothing is written to the log, for what it speaks of may count.
+    fn take_back_unknown(&self) -> Result<(), Errno> {
+        let state = self.state.lock();
+        let taken_back = state.unknown.map(|generation| Header {
+            generation,
+            ..state.header
+        });
+        drop(state);
+        taken_back.map_or(Ok(()), |header| self.write_header(header))
+    }
+
     /// Writes a commit header, and remembers what it says. If that fails, nobody knows what counts.
     fn write_header(&self, header: Header) -> Result<(), Errno> {
         let mut frame = Frame::alloc(Alloc::Wait)?;
@@ -660,10 +671,13 @@ impl Log {
             .and_then(|()| specfs::flush(&**self.devvp.device()));
         let mut state = self.state.lock();
         match written {
-            Ok(()) => state.header = header,
+            Ok(()) => {
+                state.header = header;
+                state.unknown = None;
+            }
             Err(errno) => {
                 log::error!("{}: the log cannot be written: {errno}", self.devvp.name());
-                state.broken = Some(Errno::EIO);
+                state.unknown = Some(header.generation);
             }
         }
         written

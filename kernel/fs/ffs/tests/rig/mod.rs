@@ -275,6 +275,16 @@ pub fn kinds() -> Vec<Options> {
     kinds
 }
 
+/// Options of a mount that is to be tried: without a log and with one.
+pub const MOUNTS: [&str; 2] = ["", "log"];
+
+/// The same volume, which is to get a log of `bytes` bytes when it is mounted with one.
+pub fn asking_for_log(volume: Vec<u8>, bytes: u64) -> Vec<u8> {
+    let mut image = Image(volume);
+    rumpfs_ffs::tune::ask_for_log(&mut image, bytes).expect("it has none");
+    image.0
+}
+
 /// A faction with one volume mounted at `/`.
 pub struct Rig {
     pub vfs: Arc<Vfs>,
