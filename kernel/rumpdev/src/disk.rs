@@ -79,7 +79,7 @@ pub struct DiskStats {
     pub writes: u64,
     /// Sectors that they wrote.
     pub written_sectors: u64,
-    /// Requests that made writes stable.
+    /// Requests that made writes stable. One behind which nothing was written needs none.
     pub flushes: u64,
     /// Requests that discarded.
     pub discards: u64,
@@ -101,12 +101,45 @@ struct Counters {
     errors: AtomicU64,
 }
 
+/// What of the writes to a disk is stable: with it a flush that would bring nothing need not be sent.
+struct Stability {
+    /// Counts writes that have completed, however.
+    written: AtomicU64,
+    /// What the count was when the last flush that succeeded was asked for.
+    stable: AtomicU64,
+}
+
+impl Stability {
+    /// Of a disk that was not written to here: what another wrote before may still be in its cache.
+    fn unknown() -> Stability {
+        Stability {
+            written: AtomicU64::new(1),
+            stable: AtomicU64::new(0),
+        }
+    }
+
+    fn wrote(&self) {
+        self.written.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What a flush makes stable that is sent now; `None`: all is already.
+    fn unstable(&self) -> Option<u64> {
+        let written = self.written.load(Ordering::Acquire);
+        (self.stable.load(Ordering::Acquire) < written).then_some(written)
+    }
+
+    fn flushed(&self, written: u64) {
+        self.stable.fetch_max(written, Ordering::AcqRel);
+    }
+}
+
 /// A disk.
 pub struct Disk {
     name: Arc<str>,
     unit: u64,
     backend: Arc<dyn Backend>,
     counters: Arc<Counters>,
+    stability: Arc<Stability>,
 }
 
 impl Disk {
@@ -117,6 +150,7 @@ impl Disk {
             unit: unit.into(),
             backend,
             counters: Arc::new(Counters::default()),
+            stability: Arc::new(Stability::unknown()),
         })
     }
 
@@ -182,8 +216,21 @@ impl Disk {
             Ok(count) => count,
             Err(errno) => return Err((errno, bio)),
         };
-        let report = self.report_of(who, base, bio.op, (bio.sector, count));
+        let op = bio.op;
+        let unstable = self.stability.unstable();
+        if op == BioOp::Flush && unstable.is_none() {
+            (bio.done)(bio.frames, Ok(()));
+            return Ok(());
+        }
+        let report = self.report_of(who, base, op, (bio.sector, count));
+        let stability = self.stability.clone();
         let done = move |done: DoneFn, frames, result: Result<(), Errno>| {
+            match (op, unstable) {
+                // Also one that failed may have written something.
+                (BioOp::Write, _) => stability.wrote(),
+                (BioOp::Flush, Some(written)) if result.is_ok() => stability.flushed(written),
+                _ => {}
+            }
             if let Err(errno) = result {
                 report.report(errno);
             }
@@ -228,6 +275,9 @@ impl Disk {
         let count = self.check(sectors, op, sector, memory.bytes() as u64)?;
         self.count(op, count);
         let done = self.backend.direct(base + sector, memory);
+        if op == BioOp::Write {
+            self.stability.wrote();
+        }
         done.inspect_err(|&errno| self.report_of(who, base, op, (sector, count)).report(errno))
     }
 

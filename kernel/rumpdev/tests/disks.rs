@@ -294,3 +294,63 @@ fn cuts_fall_between_whole_sectors_of_the_device_and_one_failed_part_fails_the_w
     let noted = std::mem::take(&mut *backend.1.lock().unwrap());
     assert_eq!(noted, [(56, 20480), (96, 20480)]);
 }
+
+/// A disk with a cache whose flushes fail while they are to; counts them.
+struct Cached {
+    memory: Arc<MemoryDisk>,
+    info: BlockInfo,
+    flushes: Mutex<(u64, bool)>,
+}
+
+impl Backend for Cached {
+    fn info(&self) -> &BlockInfo {
+        &self.info
+    }
+
+    fn start(&self, bio: Bio) -> Result<(), (Errno, Bio)> {
+        if bio.op == BioOp::Flush {
+            let mut flushes = self.flushes.lock().unwrap();
+            flushes.0 += 1;
+            if flushes.1 {
+                (bio.done)(bio.frames, Err(Errno::EIO));
+                return Ok(());
+            }
+        }
+        self.memory.start(bio)
+    }
+}
+
+#[test]
+fn a_disk_is_flushed_only_if_something_was_written_behind_the_last_flush_that_succeeded() {
+    let _lwp = kernel().attach("test").unwrap();
+    let memory = MemoryDisk::new(pattern(64));
+    let cached = Arc::new(Cached {
+        info: BlockInfo {
+            volatile_cache: true,
+            ..memory.info().clone()
+        },
+        memory,
+        flushes: Mutex::new((0, false)),
+    });
+    let disk = Disk::new(9, cached.clone());
+    let write = || transfer(&*disk, BioOp::Write, 0, frames(1)).1;
+    let flush = || rumpvfs::specfs::flush(&*disk);
+    let sent = || cached.flushes.lock().unwrap().0;
+    // Others may have written before.
+    flush().unwrap();
+    assert_eq!(sent(), 1);
+    flush().unwrap();
+    assert_eq!(sent(), 1);
+    write().unwrap();
+    cached.flushes.lock().unwrap().1 = true;
+    assert_eq!(flush(), Err(Errno::EIO));
+    assert_eq!(flush(), Err(Errno::EIO));
+    cached.flushes.lock().unwrap().1 = false;
+    flush().unwrap();
+    assert_eq!(sent(), 4);
+    flush().unwrap();
+    let read = transfer(&*disk, BioOp::Read, 0, frames(1)).1;
+    read.unwrap();
+    flush().unwrap();
+    assert_eq!((sent(), disk.stats().flushes), (4, 4));
+}
