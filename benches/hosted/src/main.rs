@@ -7,6 +7,7 @@
 //!
 //! Every run is a process of its own (`inside`), since memory is the process's; its numbers come back as lines `NAME NUMBER`.
 
+mod replay;
 mod small;
 mod start;
 mod streams;
@@ -52,6 +53,8 @@ enum Group {
     Start,
     /// A large file beside plain I/O on the backing file
     Ukfs,
+    /// Mounts of volumes whose log is full
+    Replay,
 }
 
 #[derive(Subcommand)]
@@ -68,7 +71,7 @@ fn main() -> Result<()> {
             Group::Files => small::files(image, arguments.files),
             Group::Large => streams::large(image),
             Group::Call => small::calls(image),
-            Group::Start => Ok(()),
+            Group::Start | Group::Replay => Ok(()),
             Group::Ukfs => streams::beside_plain(image, arguments.ffs),
         };
     }
@@ -119,11 +122,15 @@ fn goals() -> Table {
     share("sequential write and sync");
     share("sequential read, first");
     share("sequential read, again");
+    replay::rows(|name, goal| table.row(name, "ms", Better::Less, goal));
     table
 }
 
 fn one_run(own: &Path, arguments: &Arguments, group: Group, table: &mut Table) -> Result<()> {
     let folder = tempfile::tempdir_in(&arguments.folder)?;
+    if group == Group::Replay {
+        return replay::run(folder.path(), arguments.ffs, table);
+    }
     let image = folder.path().join("image");
     let options = ukfs::mkfs::Options::new().version(arguments.ffs);
     ukfs::mkfs::make(&image, &options.size(512 << 20))?;
