@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use platform_x86_64::power_button;
 use rumpuser::{ThreadId, Threads};
 
-use crate::threads::THREADS;
+use crate::aprint;
+use crate::threads::{THREADS, deepest};
 
 pub(crate) struct Exit;
 
@@ -21,7 +22,15 @@ fn pressed() {
 }
 
 impl rumpuser::Exit for Exit {
+    /// Says first how much was left of the stacks: one that is full ends everything, wherever it is.
     fn exit(&self, status: u8) -> ! {
+        let deepest = deepest();
+        aprint!(
+            "stacks: thread {:?} used most, {} of {} bytes",
+            deepest.name(),
+            deepest.used,
+            deepest.bytes
+        );
         platform_x86_64::exit::exit(status)
     }
 

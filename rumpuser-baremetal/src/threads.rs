@@ -26,7 +26,9 @@ mod table;
 
 use stack::Stack;
 pub use stack::USUAL_STACK_BYTES;
-use table::{FIRST_SLOTS, MAX_SLOTS, NEVER, NOBODY, Slot, State, Step, Switch, Table, text_of};
+use table::{
+    FIRST_SLOTS, MAX_SLOTS, NAME_BYTES, NEVER, NOBODY, Slot, State, Step, Switch, Table, text_of,
+};
 
 static TABLE: Mutex<Table> = Mutex::new(Table {
     slots: &mut [],
@@ -101,6 +103,61 @@ pub fn stacks(mut tell: impl FnMut(&str, usize, usize)) {
     }
 }
 
+/// How far down its stack a thread came.
+#[derive(Clone, Copy)]
+pub(crate) struct Depth {
+    name: [u8; NAME_BYTES],
+    /// Bytes used at most.
+    pub(crate) used: usize,
+    /// Bytes there are.
+    pub(crate) bytes: usize,
+}
+
+impl Depth {
+    const NONE: Depth = Depth {
+        name: [0; NAME_BYTES],
+        used: 0,
+        bytes: 0,
+    };
+
+    fn of(name: [u8; NAME_BYTES], stack: Stack) -> Depth {
+        let bytes = stack.bytes();
+        let used = bytes - stack.unused_bytes();
+        Depth { name, used, bytes }
+    }
+
+    /// Which of the two threads has less left.
+    fn or(self, other: Depth) -> Depth {
+        let is_deeper = other.bytes - other.used < self.bytes - self.used;
+        if self.bytes == 0 || is_deeper {
+            other
+        } else {
+            self
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        text_of(&self.name)
+    }
+}
+
+/// Of the threads that have ended, the one that had the least left of its stack.
+static DEEPEST: Mutex<Depth> = Mutex::new(Depth::NONE);
+
+/// Of all threads so far with a stack of their own, the one that had the least left of it.
+pub(crate) fn deepest() -> Depth {
+    let mut deepest = *DEEPEST.lock();
+    let mut index = 0;
+    while let Some(slot) = with(|table| table.slots.get(index).map(|slot| (slot.name, slot.stack)))
+    {
+        index += 1;
+        if let (name, Some(stack)) = slot {
+            deepest = deepest.or(Depth::of(name, stack));
+        }
+    }
+    deepest
+}
+
 /// Goes over to another thread. Returns when this one is switched to again. Interrupts are off.
 fn go(Switch { save, load }: Switch) {
     // SAFETY: both are slots of the table, which moves only when a thread that runs spawns; the one to load does not
@@ -112,7 +169,10 @@ fn go(Switch { save, load }: Switch) {
 /// What a thread does first when it is switched to.
 fn switched() {
     let dead = TABLE.lock().dead.take();
-    if let Some(stack) = dead {
+    if let Some((name, stack)) = dead {
+        let mut deepest = DEEPEST.lock();
+        *deepest = deepest.or(Depth::of(name, stack));
+        drop(deepest);
         stack.free();
     }
 }
@@ -164,11 +224,11 @@ fn end() -> ! {
         // It is still on its stack, and its slot holds the context that the last switch writes to: the slot is free for others
         // only to `spawn`, which runs later, in another thread.
         let slot = &mut table.slots[me];
-        let stack = slot.stack.take();
+        let (name, stack) = (slot.name, slot.stack.take());
         slot.state = State::Free;
         slot.id = 0;
         slot.deadline = NEVER;
-        table.dead = stack;
+        table.dead = stack.map(|stack| (name, stack));
     }
     wait(None);
     unreachable!("a thread that ended was switched to")

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rump_tests::disk::Format;
 use rump_tests::guest::{Boot, Guest, SOON};
@@ -92,10 +92,13 @@ fn upload(guest: &Guest, client: u64, seed: u64, next: &AtomicU64, known: &Known
 }
 
 /// The volume is mounted for writing.
-fn assert_writable(guest: &Guest, next: &AtomicU64, known: &Known) {
+fn assert_writable(guest: &Guest, client: u64, next: &AtomicU64, known: &Known) {
     let mut connection = Connection::open(guest.address()).expect("a connection");
-    let number = next.fetch_add(1, Ordering::Relaxed);
-    assert!(put(&mut connection, "/first", number, known), "no answer");
+    for file in 0..NAMES {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let target = format!("/first{client}-{file}");
+        assert!(put(&mut connection, &target, number, known), "no answer");
+    }
 }
 
 /// Every file is as it was promised. From now on what is there is what is known.
@@ -169,7 +172,7 @@ fn kill(name: &str, format: Format, words: &str, recovery: Recovery) {
         let mut guest = boot();
         replayed += u64::from(guest.line_with("journal replayed").is_some());
         verify(&guest, &known);
-        assert_writable(&guest, &next, &known);
+        assert_writable(&guest, 0, &next, &known);
         let after = Duration::from_millis(random.below(900) as u64 + 100);
         let seed = random.number();
         promised += std::thread::scope(|scope| {
@@ -196,8 +199,20 @@ fn kill(name: &str, format: Format, words: &str, recovery: Recovery) {
     let mut guest = boot();
     replayed += u64::from(guest.line_with("journal replayed").is_some());
     verify(&guest, &known);
+    let until = Instant::now() + Duration::from_secs(2);
+    std::thread::scope(|scope| {
+        let (guest, next, known) = (&guest, &next, &known);
+        for client in 0..CLIENTS {
+            scope.spawn(move || {
+                while Instant::now() < until {
+                    assert_writable(guest, client, next, known)
+                }
+            });
+        }
+    });
     guest.signal(libc::SIGTERM);
     assert_eq!(guest.exit_status(SOON), 0, "{}", guest.console());
+    assert!(guest.stack_used() < 0.9, "one that is full ends the guest");
     drop(guest);
     volume::assert_clean(&disk);
     println!("{kills} kills, {promised} uploads promised, {replayed} journals replayed");

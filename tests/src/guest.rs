@@ -333,6 +333,23 @@ impl Guest {
         http::get(self.address(), target).unwrap_or_else(|error| panic!("GET {target}: {error:#}"))
     }
 
+    /// The part of a stack that a thread used at most, of the thread that used the largest. The guest has ended in order.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn stack_used(&self) -> f64 {
+        let line = self.line_with("stacks: thread").expect("a last line");
+        let numbers: Vec<f64> = line
+            .split(' ')
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [used, bytes] = numbers[..] else {
+            panic!("{line}");
+        };
+        println!("{line}");
+        used / bytes
+    }
+
     /// Types on its console.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use rumpuser::{Errno, PAGE_SIZE};
 pub const USUAL_STACK_BYTES: usize = if cfg!(debug_assertions) {
     64 * 1024
 } else {
-    16 * 1024
+    20 * 1024
 };
 const MAX_STACK_BYTES: usize = 1 << 20;
 

@@ -92,8 +92,8 @@ pub(super) struct Table {
     pub(super) armed: u64,
     /// Threads started so far.
     pub(super) started: u64,
-    /// The stack of a thread that ended, until the next one frees it.
-    pub(super) dead: Option<Stack>,
+    /// The name and the stack of a thread that ended, until the next one frees it.
+    pub(super) dead: Option<([u8; NAME_BYTES], Stack)>,
 }
 
 /// The two contexts of a switch.

@@ -58,6 +58,18 @@ impl Drop for Going {
     }
 }
 
+/// Sectors of a device at which buffers begin, in order. As small as can be: whoever writes back may be deep in his stack.
+struct Batch {
+    sectors: [u64; BATCH],
+    count: usize,
+}
+
+impl Batch {
+    fn sectors(&self) -> &[u64] {
+        &self.sectors[..self.count]
+    }
+}
+
 /// What a look at the table found of a device's dirty buffers.
 #[allow(
     clippy::large_enum_variant,
@@ -65,7 +77,7 @@ impl Drop for Going {
 )]
 enum Next {
     /// These, of the lowest rank, can be written.
-    Write([Option<Key>; BATCH], u64),
+    Write(Batch, u64),
     /// Those of the lowest rank are all busy.
     Busy,
     /// There are none.
@@ -96,7 +108,7 @@ impl State {
         skipped: impl Fn(&Entry) -> bool,
         oldest: Option<usize>,
     ) -> Next {
-        let mut keys = [None; BATCH];
+        let mut sectors = [0; BATCH];
         let (mut count, mut lowest, mut is_busy) = (0, u64::MAX, false);
         for (key, entry) in self.table.oldest_first() {
             if key.0 != dev || !entry.dirty || entry.rank > most.min(lowest) || skipped(entry) {
@@ -107,39 +119,39 @@ impl State {
             }
             let at = match oldest {
                 Some(_) => count,
-                None => keys[..count].partition_point(|known| *known < Some(*key)),
+                None => sectors[..count].partition_point(|known| *known < key.1),
             };
             if entry.frame.is_none() {
                 is_busy = true;
             } else if at < oldest.unwrap_or(BATCH) {
                 count = (count + 1).min(BATCH);
-                keys[at..count].rotate_right(1);
-                keys[at] = Some(*key);
+                sectors[at..count].rotate_right(1);
+                sectors[at] = key.1;
             }
         }
-        keys[count..].fill(None);
         match (count, is_busy) {
             (0, true) => Next::Busy,
             (0, false) => Next::Nothing,
             _ => {
-                keys[..count].sort_unstable();
-                Next::Write(keys, lowest)
+                sectors[..count].sort_unstable();
+                Next::Write(Batch { sectors, count }, lowest)
             }
         }
     }
 }
 
 impl BufCache {
-    /// Starts writing `keys` of rank `rank`, neighbours together. What changed meanwhile is left.
+    /// Starts writing those at `sectors` of rank `rank`, neighbours together. What changed meanwhile is left.
     fn start_writes(
         self: &Arc<Self>,
         device: &Arc<dyn BlockIo>,
-        keys: &[Option<Key>; BATCH],
+        sectors: &[u64],
         (rank, flush): (u64, u64),
     ) {
         self.settle_before(device, rank);
         let most_bytes = device.info().max_bytes;
-        let mut keys = keys.iter().flatten().copied().peekable();
+        let dev = device.dev();
+        let mut keys = sectors.iter().map(|sector| (dev, *sector)).peekable();
         while let Some(first) = keys.next() {
             let mut cluster = kmem::try_vec(CLUSTER).unwrap_or_default();
             let mut state = self.state.lock();
@@ -292,12 +304,12 @@ impl BufCache {
         let few = (self.capacity / 4).clamp(1, BATCH);
         let flush = state.flushes;
         let found = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(few));
-        let Next::Write(keys, rank) = found else {
+        let Next::Write(batch, rank) = found else {
             state.stuck = true;
             return;
         };
         drop(state);
-        self.start_writes(device, &keys, (rank, flush));
+        self.start_writes(device, batch.sectors(), (rank, flush));
     }
 
     /// Waits until something settles, if there is no room and all that could go is being written or changed.
@@ -325,9 +337,9 @@ impl BufCache {
             match state.next(device.dev(), rank, given_up(flush), None) {
                 Next::Nothing => return,
                 Next::Busy => state = self.settled.wait(state),
-                Next::Write(keys, lowest) => {
+                Next::Write(batch, lowest) => {
                     drop(state);
-                    self.start_writes(device, &keys, (lowest, flush));
+                    self.start_writes(device, batch.sectors(), (lowest, flush));
                     state = self.state.lock();
                 }
             }
@@ -376,10 +388,10 @@ impl BufCache {
             let state = self.state.lock();
             let found = state.next(device.dev(), rank, given_up(flush), None);
             drop(state);
-            let Next::Write(keys, lowest) = found else {
+            let Next::Write(batch, lowest) = found else {
                 return Ok(());
             };
-            self.start_writes(device, &keys, (lowest, flush));
+            self.start_writes(device, batch.sectors(), (lowest, flush));
         }
     }
 }
