@@ -3,6 +3,7 @@
 //! - [`setup`]: what has to be on the machine, installed by `run-qemu.sh`.
 //! - [`image`]: appliances, built by cargo.
 //! - [`guest`]: one QEMU, booted by `run-qemu.sh`, with its console; at most [`guest::AT_ONCE`] at a time on a machine.
+//!   [`qmp`]: its monitor, to change the machine while it runs; [`blklog`]: what it records of a disk.
 //! - [`tree`]: what a file system should show; [`disk`]: FFS images that show it, made by Debian's makefs, by NetBSD, by FreeBSD;
 //!   [`volume`]: empty ones to be written, and their check.
 //! - [`hosted`]: disks mounted in this process, without QEMU; [`readers`]: disks read by programs that nobody here wrote.
@@ -22,6 +23,7 @@ pub mod hosted;
 pub mod http;
 pub mod image;
 pub mod namespace;
+pub mod qmp;
 pub mod random;
 pub mod readers;
 pub mod setup;

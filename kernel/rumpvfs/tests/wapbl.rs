@@ -8,7 +8,7 @@ use rumpvfs::bufcache::{BufCache, Devvp};
 use rumpvfs::specfs::{BlockIo, DeviceInfo};
 use rumpvfs::wapbl::raw::{self, ByteOrder};
 use rumpvfs::wapbl::{Bounds, Client, Log, LogError, Orphan, Place, Replay, Source};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use testfs::attach;
 
@@ -27,7 +27,8 @@ enum Event {
 struct Recorder {
     bytes: Mutex<Vec<u8>>,
     events: Mutex<Vec<Event>>,
-    fails: AtomicBool,
+    /// Writes from this sector on fail.
+    fails_from: AtomicU64,
 }
 
 impl Recorder {
@@ -35,7 +36,7 @@ impl Recorder {
         Arc::new(Recorder {
             bytes: Mutex::new(vec![0; SECTORS * 512]),
             events: Mutex::new(Vec::new()),
-            fails: AtomicBool::new(false),
+            fails_from: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -70,7 +71,7 @@ impl BlockIo for Recorder {
         let mut at = bio.sector as usize * 512;
         let mut written = Vec::new();
         let mut bytes = self.bytes.lock().unwrap();
-        let fails = self.fails.load(Ordering::Relaxed) && bio.op == BioOp::Write;
+        let fails = bio.op == BioOp::Write && bio.sector >= self.fails_from.load(Ordering::Relaxed);
         for io in bio.frames.iter_mut().filter(|_| !fails) {
             let part = io.offset..io.offset + io.len;
             let disk = &mut bytes[at..at + io.len];
@@ -397,7 +398,7 @@ fn a_log_that_cannot_be_written_fails_and_the_disk_is_as_before() {
     let operation = log.begin(&client, 1).unwrap();
     set(&devvp, 0, 1);
     drop(operation);
-    disk.fails.store(true, Ordering::Relaxed);
+    disk.fails_from.store(0, Ordering::Relaxed);
     assert_eq!(log.flush(&client), Err(Errno::EIO));
     let bytes = disk.bytes.lock().unwrap().clone();
     assert_eq!(
@@ -405,13 +406,60 @@ fn a_log_that_cannot_be_written_fails_and_the_disk_is_as_before() {
         0
     );
     // Only records were not written: the transaction is still there.
-    disk.fails.store(false, Ordering::Relaxed);
+    disk.fails_from.store(u64::MAX, Ordering::Relaxed);
     log.flush(&client).unwrap();
     let bytes = disk.bytes.lock().unwrap().clone();
     assert_eq!(
         replay(&bytes, ByteOrder::Little).unwrap().entries().len(),
         1
     );
+}
+
+#[test]
+fn while_metadata_cannot_be_written_in_place_operations_get_the_disks_error_and_afterwards_all_is_well()
+ {
+    let _lwp = attach(MEMORY);
+    let (disk, devvp, log) = rig(ByteOrder::Little);
+    let client = Counting::default();
+    disk.fails_from.store(FIRST, Ordering::Relaxed);
+    let (mut told, mut newest) = (0, 0);
+    // There is room yet: an operation begins whoever was told what.
+    let operation = log.begin(&client, 1).expect("nothing failed so far");
+    set(&devvp, 0, 1);
+    drop(operation);
+    assert_eq!(log.settle(&client), Err(Errno::EIO));
+    drop(log.begin(&client, 1).expect("the log is nearly empty"));
+    for number in 2..=300 {
+        match log.begin(&client, 1) {
+            Ok(operation) => {
+                // Fewer than the cache has.
+                set(&devvp, number as usize % 4, number);
+                drop(operation);
+                newest = number;
+                let flushed = log.flush(&client);
+                assert!(flushed.is_ok() || flushed == Err(Errno::EIO), "{flushed:?}");
+            }
+            Err(errno) => {
+                assert_eq!(errno, Errno::EIO, "operation {number}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 200, "{told}");
+    // The log has what was committed.
+    let bytes = disk.bytes.lock().unwrap().clone();
+    let held = replay(&bytes, ByteOrder::Little).expect("a log");
+    assert_eq!(numbers(&bytes, &held).into_iter().max(), Some(newest));
+    // Once the disk takes it, it is in place, and operations begin again.
+    disk.fails_from.store(u64::MAX, Ordering::Relaxed);
+    let operation = log.begin(&client, 1).expect("the disk is well");
+    set(&devvp, 0, newest + 1);
+    drop(operation);
+    log.settle(&client).expect("the disk is well");
+    let bytes = disk.bytes.lock().unwrap().clone();
+    let empty = replay(&bytes, ByteOrder::Little).expect("a log");
+    assert_eq!(empty.entries().len(), 0);
+    assert_eq!(numbers(&bytes, &empty).into_iter().max(), Some(newest + 1));
 }
 
 #[test]

@@ -45,13 +45,17 @@ pub fn directory(number: u32) -> String {
     format!("/tree-{number}")
 }
 
-/// The files of tree `number`: one large one, sizes around every border, many small ones.
-pub fn files(number: u32) -> impl Iterator<Item = Planned> {
-    let large = core::iter::once((String::from("large"), LARGE));
-    let around = BORDERS.into_iter().flat_map(|border| {
+/// The files of tree `number`: one large one, sizes around every border, many small ones. Where `part` is not 1, the large one is
+/// that part of its size, there are only that part of the small ones, and none is larger than the large one.
+pub fn files(number: u32, part: u32) -> impl Iterator<Item = Planned> {
+    let part = part.max(1);
+    let largest = LARGE / u64::from(part);
+    let large = core::iter::once((String::from("large"), largest));
+    let borders = BORDERS.into_iter().filter(move |border| *border < largest);
+    let around = borders.flat_map(|border| {
         [border - 1, border, border + 1].map(|size| (format!("border-{size}"), size))
     });
-    let small = (0..SMALL).map(|number| {
+    let small = (0..SMALL / part).map(|number| {
         let size = number.wrapping_mul(2_654_435_761) % SMALL_BYTES;
         (format!("small-{number}"), u64::from(size))
     });
@@ -87,8 +91,9 @@ mod tests {
 
     #[test]
     fn a_tree_has_64_mib_and_a_file_the_same_bytes_however_they_are_asked_for() {
-        let total: u64 = files(1).map(|file| file.size).sum();
-        assert_eq!(total >> 20, 64);
+        let total = |part| files(1, part).map(|file| file.size).sum::<u64>();
+        assert_eq!(total(1) >> 20, 64);
+        assert!((2..8).contains(&(total(16) >> 20)));
         let mut whole = [0; 100];
         fill(7, 3, &mut whole);
         for from in 0..100 {

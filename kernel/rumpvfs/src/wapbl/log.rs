@@ -28,7 +28,8 @@
 //! An operation says how many buffers it will change at most. If the transaction gets too large with them, or
 //! holds too much of the memory, it is committed first. After a commit there is always room for the largest transaction:
 //! else a *checkpoint* writes every released buffer in place, and the log is empty. It never comes before a commit:
-//! buffers that the transaction holds, or has revoked, are in no other place than the log.
+//! buffers that the transaction holds, or has revoked, are in no other place than the log. So while the device does not take what
+//! is committed in place, and there may be no room, no operation begins: each tries the checkpoint again, and gets its error.
 //!
 //! # Locks
 //!
@@ -128,6 +129,8 @@ struct State {
     inodes_at: u64,
     /// The generation of a header that could not be written: nobody knows whether it is on the disk.
     unknown: Option<u32>,
+    /// A checkpoint failed that the log had to have: there may be no room for a transaction until one does not.
+    stuck: bool,
 }
 
 /// A log that is written.
@@ -254,6 +257,7 @@ impl Log {
                     inodes_changed: false,
                     inodes_at: 0,
                     unknown: None,
+                    stuck: false,
                 },
                 &STATE_CLASS,
             ),
@@ -270,7 +274,7 @@ impl Log {
     /// that.
     ///
     /// # Errors
-    /// Those of a commit; `ENOMEM`.
+    /// Those of a commit, and of a checkpoint; `ENOMEM`.
     pub fn begin(self: &Arc<Log>, client: &dyn Client, buffers: usize) -> Result<Operation, Errno> {
         debug_assert!(lwp::memory_use() != Some(MemoryUse::Reserve));
         let order = self.enter();
@@ -289,10 +293,12 @@ impl Log {
             };
             let wanted = held + state.reserved + buffers + reserve;
             let fits = held <= enough
+                && !state.stuck
                 && state.unknown.is_none()
                 && wanted <= self.most_buffers
                 && state.revoked.len() < MOST_REVOCATIONS;
-            let is_empty = held == 0 && state.revoked.is_empty() && state.unknown.is_none();
+            let is_empty =
+                held == 0 && !state.stuck && state.revoked.is_empty() && state.unknown.is_none();
             // What is too large for any transaction is tried alone; and a commit that would bring nothing brings no room.
             if fits || (is_empty && state.open == 0) {
                 // So that each can register an inode when it is too late to fail.
@@ -389,6 +395,8 @@ impl Log {
         let is_committed = result.is_ok();
         if is_committed && self.wants_checkpoint() {
             result = self.checkpoint();
+            let mut state = self.state.lock();
+            state.stuck = result.is_err() && self.is_half_full(&state.header);
         }
         let mut state = self.state.lock();
         state.committing = false;
@@ -495,9 +503,12 @@ impl Log {
     /// Whether everything is to be written in place now: somebody wants it, or more than half of the ring is in use.
     fn wants_checkpoint(&self) -> bool {
         let mut state = self.state.lock();
-        let header = state.header;
-        core::mem::take(&mut state.settles)
-            || self.ring.used(header.head, header.tail) > self.ring.size / 2
+        core::mem::take(&mut state.settles) || self.is_half_full(&state.header)
+    }
+
+    /// Whether there may be no room for the largest transaction.
+    fn is_half_full(&self, header: &Header) -> bool {
+        self.ring.used(header.head, header.tail) > self.ring.size / 2
     }
 
     /// Writes everything that is committed in place, and lets the log begin behind it. Nothing is held.

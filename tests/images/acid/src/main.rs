@@ -5,10 +5,15 @@
 //!
 //! | word | value |
 //! |---|---|
-//! | `steps` | what each thread does, in order, separated by commas: `write`, `read` (and compare), `sync`, `delete` |
+//! | `steps` | what each thread does, in order, separated by commas: `write`, `read` (and compare), `sync`, `delete`, `insist` |
 //! | `threads` | how many threads |
+//! | `first` | the number of the first thread's tree, 0 if not given |
+//! | `part` | only this part of each tree ([`acid_tree::files`]) |
 //! | `piece` | bytes moved at once |
 //! | `counters` | print every counter in the end |
+//!
+//! `insist` writes to a disk that may not take all of it: `acid: stable PATH` and `acid: told PATH` say which files were made stable and
+//! which errors were told, and in the end `acid: sync: OUTCOME` what a sync of everything answered.
 //!
 //! Prints `acid: thread N: STEP BYTES NANOSECONDS` for each step, and the high-water mark in the end.
 #![no_std]
@@ -47,18 +52,22 @@ static FAULTS: AtomicU64 = AtomicU64::new(0);
 /// What is to be done.
 struct Job {
     threads: u32,
+    first: u32,
+    part: u32,
     piece: usize,
     steps: String,
     counters: bool,
 }
 
 impl Job {
-    const KEYS: [&str; 4] = ["threads", "piece", "steps", "counters"];
+    const KEYS: [&str; 6] = ["threads", "first", "part", "piece", "steps", "counters"];
 
     /// From the command line's words; `EINVAL` for a number that is none.
     fn of(config: &Config) -> Result<Job, Errno> {
         let mut job = Job {
             threads: 2,
+            first: 0,
+            part: 1,
             // Neither a multiple nor a fraction of a page.
             piece: 3000,
             steps: String::from("write,read,delete"),
@@ -67,6 +76,8 @@ impl Job {
         for (key, value) in &config.rest {
             match key.as_str() {
                 "threads" => job.threads = value.parse().map_err(|_| Errno::EINVAL)?,
+                "first" => job.first = value.parse().map_err(|_| Errno::EINVAL)?,
+                "part" => job.part = value.parse().map_err(|_| Errno::EINVAL)?,
                 "piece" => job.piece = value.parse().map_err(|_| Errno::EINVAL)?,
                 "steps" => job.steps = value.clone(),
                 _ => job.counters = true,
@@ -78,13 +89,14 @@ impl Job {
 
 /// What thread `number` does.
 fn work(number: u32, job: &Job) -> Result<(), Fault> {
-    let tree = Tree::new(number, job.piece);
+    let tree = Tree::new(number, job.part, job.piece);
     for step in job.steps.split(',') {
         let start = now();
         let bytes = match step {
             "write" => tree.write()?,
             "read" => tree.compare()?,
             "delete" => tree.delete()?,
+            "insist" => tree.insist()?,
             "sync" => sys::sync()
                 .map(|()| 0)
                 .map_err(|errno| (String::from("/"), alloc::format!("{errno}")))?,
@@ -140,7 +152,7 @@ fn run(kernel: &Arc<Kernel>, job: Arc<Job>) -> u8 {
         return 1;
     }
     let mut threads = Vec::new();
-    for number in 0..job.threads {
+    for number in job.first..job.first + job.threads {
         let job = job.clone();
         let body = move || {
             if let Err((path, why)) = work(number, &job) {
@@ -159,7 +171,10 @@ fn run(kernel: &Arc<Kernel>, job: Arc<Job>) -> u8 {
     for thread in threads {
         thread.join();
     }
-    if let Err(errno) = sys::sync() {
+    let synced = sys::sync();
+    if job.steps.contains("insist") {
+        aprint!("acid: sync: {synced:?}");
+    } else if let Err(errno) = synced {
         log::error!("acid: sync: {errno}");
         return 1;
     }
