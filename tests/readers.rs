@@ -103,16 +103,36 @@ fn fill(connection: &mut Connection, format: Format) -> Tree {
     tree
 }
 
-/// A volume that a guest in QEMU wrote, and what is on it.
-fn written_by_a_guest(name: &str, format: Format) -> (PathBuf, Tree) {
-    let disk = scratch("readers").join(name);
+/// Where the volume has a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Log {
+    None,
+    /// In a file of its own.
+    Inside,
+    /// On the rest of the disk.
+    Behind,
+}
+
+/// A volume that a guest in QEMU wrote and unmounted, and what is on it.
+fn written_by_a_guest(name: &str, format: Format, log: Log) -> (PathBuf, Tree) {
+    let disk = scratch("readers").join(format!("{name}-{log:?}"));
     volume::make(&disk, format, VOLUME);
+    let (option, behind) = match log {
+        Log::None => ("rw", 0),
+        Log::Inside => ("log", 0),
+        Log::Behind => ("log", 2 << 20),
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(&disk);
+    let lengthened = file.and_then(|file| file.set_len(VOLUME + behind));
+    lengthened.expect("our own file");
     let mut guest = Boot::new(image("fileserver"))
         .memory("16")
         .disk(&disk)
         .keeping_writes()
+        .append(&format!("mount=ld0:/:ffs:{option}"))
         .start()
         .serving();
+    assert_eq!(guest.line_with("a log of").is_some(), log != Log::None);
     let mut connection = Connection::open(guest.address()).expect("a connection");
     let tree = fill(&mut connection, format);
     drop(connection);
@@ -132,50 +152,77 @@ fn assert_read(disk: &Path, tree: &Tree, by: &[Reader]) {
     std::fs::remove_file(disk).expect("our own file");
 }
 
+/// Lets a guest write a volume, and others read it.
+fn others_read(name: &str, format: Format, log: Log, by: &[Reader]) {
+    let (disk, tree) = written_by_a_guest(name, format, log);
+    assert_read(&disk, &tree, by);
+}
+
+const UFS1: Format = Format {
+    version: 1,
+    big_endian: false,
+    block: 8192,
+    fragment: 1024,
+};
+const BIG_ENDIAN_UFS1: Format = Format {
+    version: 1,
+    big_endian: true,
+    block: 16_384,
+    fragment: 2048,
+};
+const UFS2: Format = Format {
+    version: 2,
+    big_endian: false,
+    block: 32_768,
+    fragment: 4096,
+};
+const BIG_ENDIAN_UFS2: Format = Format {
+    version: 2,
+    big_endian: true,
+    block: 16_384,
+    fragment: 2048,
+};
+
 #[test]
 fn what_a_guest_writes_to_ufs1_others_read() {
-    let format = Format {
-        version: 1,
-        big_endian: false,
-        block: 8192,
-        fragment: 1024,
-    };
-    let (disk, tree) = written_by_a_guest("ufs1-little", format);
-    assert_read(&disk, &tree, &[Reader::Dissect, Reader::Linux]);
+    let by = [Reader::Dissect, Reader::Linux];
+    others_read("ufs1-little", UFS1, Log::None, &by);
 }
 
 #[test]
 fn what_a_guest_writes_to_big_endian_ufs1_others_read() {
-    let format = Format {
-        version: 1,
-        big_endian: true,
-        block: 16_384,
-        fragment: 2048,
-    };
-    let (disk, tree) = written_by_a_guest("ufs1-big", format);
-    assert_read(&disk, &tree, &[Reader::Linux]);
+    others_read("ufs1-big", BIG_ENDIAN_UFS1, Log::None, &[Reader::Linux]);
 }
 
 #[test]
 fn what_a_guest_writes_to_ufs2_others_read() {
-    let format = Format {
-        version: 2,
-        big_endian: false,
-        block: 32_768,
-        fragment: 4096,
-    };
-    let (disk, tree) = written_by_a_guest("ufs2-little", format);
-    assert_read(&disk, &tree, &Reader::ALL);
+    others_read("ufs2-little", UFS2, Log::None, &Reader::ALL);
 }
 
 #[test]
 fn what_a_guest_writes_to_big_endian_ufs2_others_read() {
-    let format = Format {
-        version: 2,
-        big_endian: true,
-        block: 16_384,
-        fragment: 2048,
-    };
-    let (disk, tree) = written_by_a_guest("ufs2-big", format);
-    assert_read(&disk, &tree, &[Reader::FuseUfs, Reader::Linux]);
+    let by = [Reader::FuseUfs, Reader::Linux];
+    others_read("ufs2-big", BIG_ENDIAN_UFS2, Log::None, &by);
+}
+
+#[test]
+fn what_a_guest_writes_to_ufs1_with_a_log_others_read() {
+    let by = [Reader::Dissect, Reader::Linux];
+    others_read("ufs1-little", UFS1, Log::Behind, &by);
+}
+
+#[test]
+fn what_a_guest_writes_to_big_endian_ufs1_with_a_log_others_read() {
+    others_read("ufs1-big", BIG_ENDIAN_UFS1, Log::Inside, &[Reader::Linux]);
+}
+
+#[test]
+fn what_a_guest_writes_to_ufs2_with_a_log_others_read() {
+    others_read("ufs2-little", UFS2, Log::Inside, &Reader::ALL);
+}
+
+#[test]
+fn what_a_guest_writes_to_big_endian_ufs2_with_a_log_others_read() {
+    let by = [Reader::FuseUfs, Reader::Linux];
+    others_read("ufs2-big", BIG_ENDIAN_UFS2, Log::Behind, &by);
 }
