@@ -75,8 +75,33 @@ fn fresh(universe: &Universe, stream: &mut Stream, log: Log) -> Vec<u8> {
     bytes
 }
 
+/// What the threads do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Everything.
+    Mixed,
+    /// Some write files and cut them off again, others see to it that there are commits meanwhile.
+    Cutting,
+}
+
+impl Work {
+    /// Thread `number` does its part.
+    fn be_done(self, worker: &mut Worker, number: u64, steps: u64) {
+        match (self, number % 2) {
+            (Work::Mixed, _) => worker.work(steps),
+            (Work::Cutting, 0) => worker.write_and_cut(steps),
+            (Work::Cutting, _) => worker.commit(steps),
+        }
+    }
+}
+
 /// Lets `count` threads work on files, each of its own.
-fn let_work(universe: &Universe, system: &System, steps: u64, count: u64) -> Vec<History> {
+fn let_work(
+    universe: &Universe,
+    system: &System,
+    (what, steps): (Work, u64),
+    count: u64,
+) -> Vec<History> {
     let mut workers = Vec::new();
     for number in 0..count as usize {
         let stream = universe.stream(&format!("worker {number}"));
@@ -94,10 +119,11 @@ fn let_work(universe: &Universe, system: &System, steps: u64, count: u64) -> Vec
     let finished = Arc::new(Mutex::new(Vec::new()));
     let threads: Vec<_> = workers
         .into_iter()
-        .map(|mut worker| {
+        .zip(0..)
+        .map(|(mut worker, number)| {
             let finished = finished.clone();
             let run = move || {
-                worker.work(steps);
+                what.be_done(&mut worker, number, steps);
                 finished.lock().expect("nobody panicked").push(worker);
             };
             rump::thread::spawn("worker", run).expect("a thread")
@@ -111,7 +137,7 @@ fn let_work(universe: &Universe, system: &System, steps: u64, count: u64) -> Vec
 }
 
 /// Works on a fresh volume, from before it is mounted until after it is unmounted, and records it.
-fn work(universe: &Universe, log: Log) -> Recorded {
+fn work(universe: &Universe, log: Log, what: Work) -> Recorded {
     let mut stream = universe.stream("power");
     let bytes = fresh(universe, &mut stream, log);
     let threads = stream.between(1, 8);
@@ -131,7 +157,7 @@ fn work(universe: &Universe, log: Log) -> Recorded {
         .vfs
         .mkdir(&system.proc, EVERYBODYS.as_bytes(), 0o777)
         .expect("made");
-    let histories = let_work(universe, &system, steps, threads);
+    let histories = let_work(universe, &system, (what, steps), threads);
     let mut mounted = Vec::new();
     mounted.push(since..system.disk.moment());
     if stream.chance(1, 2) {
@@ -270,8 +296,8 @@ fn recover_and_judge(
 }
 
 /// Cuts at any moments.
-fn cuts(universe: &Universe, log: Log) {
-    let recorded = work(universe, log);
+fn cuts(universe: &Universe, log: Log, what: Work) {
+    let recorded = work(universe, log, what);
     let mut stream = universe.stream("cuts");
     let moments = (recorded.record.len() - recorded.begun) as u64;
     for number in 0..CUTS {
@@ -293,7 +319,7 @@ fn what_was_synced_is_there_after_a_power_cut_and_a_repair() {
     sweep!(
         what_was_synced_is_there_after_a_power_cut_and_a_repair,
         12,
-        |universe: &Universe| cuts(universe, Log::None),
+        |universe: &Universe| cuts(universe, Log::None, Work::Mixed),
         32 << 20
     );
 }
@@ -301,16 +327,26 @@ fn what_was_synced_is_there_after_a_power_cut_and_a_repair() {
 #[test]
 fn with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced() {
     sweep!(
-        with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced,
+        with_a_log_a_power_cut_leaves_whole_operations_and_all_that_was_synced and [37],
         12,
-        |universe: &Universe| cuts(universe, Log::Kept),
+        |universe: &Universe| cuts(universe, Log::Kept, Work::Mixed),
+        32 << 20
+    );
+}
+
+#[test]
+fn a_file_that_was_cut_off_while_others_committed_shows_nothing_of_another() {
+    sweep!(
+        a_file_that_was_cut_off_while_others_committed_shows_nothing_of_another,
+        12,
+        |universe: &Universe| cuts(universe, Log::Kept, Work::Cutting),
         32 << 20
     );
 }
 
 /// Cuts at every moment of a scenario: once with all that was written until then, once with any of it.
 fn every_prefix(universe: &Universe, log: Log) {
-    let recorded = work(universe, log);
+    let recorded = work(universe, log, Work::Mixed);
     let mut stream = universe.stream("prefixes");
     for moment in recorded.begun..=recorded.record.len() {
         let image = recorded.record.cut(moment, PowerCut::Prefix);
@@ -343,7 +379,7 @@ fn every_prefix_of_what_was_written_with_a_log_is_replayed() {
 
 /// Cuts, and cuts again while the log is replayed.
 fn cuts_of_our_replay(universe: &Universe) {
-    let recorded = work(universe, Log::Kept);
+    let recorded = work(universe, Log::Kept, Work::Mixed);
     let mut stream = universe.stream("cuts of replays");
     let disk = recorded.system.disk;
     for _ in 0..4 {

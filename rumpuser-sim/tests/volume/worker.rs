@@ -103,6 +103,28 @@ impl Worker {
         }
     }
 
+    /// Does `steps` things to files that are hardly ever stable: writes them, and cuts them off again.
+    pub fn write_and_cut(&mut self, steps: u64) {
+        for _ in 0..steps {
+            match self.stream.below(10) {
+                0..2 => self.create(),
+                2..5 => self.write(),
+                5..9 => self.resize(),
+                _ => self.unlink(),
+            }
+        }
+    }
+
+    /// Has what it and others did committed, `steps` times.
+    pub fn commit(&mut self, steps: u64) {
+        for _ in 0..steps {
+            match self.stream.below(3) {
+                0 => self.create(),
+                _ => self.sync_one(),
+            }
+        }
+    }
+
     /// What became of its files.
     pub fn histories(self) -> Vec<History> {
         let mut all = self.past;

@@ -60,6 +60,7 @@ impl Node {
         let volume = &*self.volume;
         let sb = &volume.sb;
         volume.begin_change()?;
+        debug_assert!(volume.log().is_none_or(|log| log.has_operation()));
         let end = offset.checked_add(len);
         let Some(end) = end.filter(|end| *end <= sb.maxfilesize) else {
             return Err(Fault::Refused(Errno::EFBIG));
@@ -186,7 +187,7 @@ impl Node {
         }
         self.is_changed.store(false, Ordering::Release);
         if size < inode.size {
-            let cut = self.cut(&mut inode, size);
+            let cut = self.cut(vnode, &mut inode, size);
             self.set_inode(&inode);
             return cut;
         }
@@ -200,13 +201,16 @@ impl Node {
         })
     }
 
-    /// Cuts the file off at `size`. The caller puts the inode back.
-    fn cut(&self, inode: &mut Inode, size: u64) -> Result<(), Fault> {
+    /// Cuts the file off at `size`. The caller puts the inode back. Pages are dropped within the operation: a commit between would find
+    /// nothing to be written of a file that has new blocks, and show what those held for somebody else.
+    fn cut(&self, vnode: &Arc<Vnode>, inode: &mut Inode, size: u64) -> Result<(), Fault> {
         let volume = &*self.volume;
+        let drop_pages = |size| vnode.truncate_pages(size).map_err(Fault::Refused);
         if volume.log().is_some() {
-            volume.cut_in_pieces(inode, size)?;
+            volume.cut_in_pieces(inode, size, &drop_pages)?;
         }
         volume.operate(cost::CUT, || {
+            drop_pages(size)?;
             let mut space = volume.allocator()?;
             Truncate::new(&volume.sb, &volume.device, self.vtype).cut(&mut space, inode, size)
         })

@@ -187,20 +187,29 @@ impl Volume {
     /// taken.
     pub(crate) fn erase(&self, inode: &mut Inode) -> Result<(), Fault> {
         if self.log().is_some() {
-            self.cut_in_pieces(inode, 0)?;
+            self.cut_in_pieces(inode, 0, &|_| Ok(()))?;
         }
         self.operate(cost::CUT, || self.erase_at_once(inode))
     }
 
-    /// Cuts pieces off a file, each an operation of the log, until one is left on the way to `size`.
-    pub(crate) fn cut_in_pieces(&self, inode: &mut Inode, size: u64) -> Result<(), Fault> {
+    /// Cuts pieces off a file, each an operation of the log, until one is left on the way to `size`. Calls `drop_pages` with the length that
+    /// the file comes to have, within the operation.
+    pub(crate) fn cut_in_pieces(
+        &self,
+        inode: &mut Inode,
+        size: u64,
+        drop_pages: &dyn Fn(u64) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         loop {
             let piece = Truncate::new(&self.sb, &self.device, inode.vtype);
             let end = piece.next_end(inode, size)?;
             if end == size {
                 return Ok(());
             }
-            self.operate(cost::CUT, || piece.cut(&mut self.allocator()?, inode, end))?;
+            self.operate(cost::CUT, || {
+                drop_pages(end)?;
+                piece.cut(&mut self.allocator()?, inode, end)
+            })?;
         }
     }
 

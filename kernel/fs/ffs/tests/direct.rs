@@ -60,6 +60,27 @@ fn sectors(file: &File, at: usize, len: usize) -> Range<u64> {
     first..first + (run.bytes.min(len as u64) / SECTOR_SIZE as u64)
 }
 
+/// Blocks are given to files within operations of the log alone, which debug builds assert, and written before these end.
+#[test]
+fn large_files_are_written_past_the_cache_within_operations_of_a_log() {
+    let _lwp = attach(MEMORY);
+    for options in kinds() {
+        let what = format!("{options:?}");
+        let rig = Rig::with(make(options), "log").expect("there is room for a log");
+        rig.disk.direct.store(true, Ordering::Relaxed);
+        let bytes = pattern(5, LARGE);
+        let file = open(&rig, "/file");
+        for (at, part) in bytes.chunks(300_000).enumerate() {
+            let wrote = file.write_at((at * 300_000) as u64, part);
+            assert_eq!(wrote, Ok(part.len()), "{what}");
+        }
+        assert!(contents(&file) == bytes, "{what}");
+        assert!(cached(&file) < LARGE / 4096 / 2, "{what}");
+        drop(file);
+        rig.finish(&what);
+    }
+}
+
 #[test]
 fn large_files_written_and_read_in_pieces_of_any_size_are_right_and_hardly_cached() {
     let _lwp = attach(MEMORY);

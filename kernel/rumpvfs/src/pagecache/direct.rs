@@ -6,7 +6,7 @@
 //!
 //! - Written so is whatever is large, but for holes: a place that the file is given for it lies beyond its end until the
 //!   transfer is done, and shows nobody what it held before. If the device fails half way, the rest goes through the cache,
-//!   which keeps it, and tries again.
+//!   which keeps it, and tries again. A journaled file system has no commit between the two: both are in one operation.
 //! - Read so is what the cache would not keep: of a file of more than half of memory, or when little memory is free.
 //!
 //! The vnode's lock keeps this right: without it no page comes here. A reader holds it shared, so that what is absent stays
@@ -107,6 +107,12 @@ impl Vnode {
         if bytes < LEAST || !self.has_places(offset.saturating_sub(PAGE), offset + bytes)? {
             return Ok(0);
         }
+        let operation = self.ops().begin_write()?;
+        // Until it ends the file has blocks that hold what they held for somebody else. One allocates no more than a part of these.
+        let bytes = match operation.is_some() {
+            true => bytes.min(ALLOCATED - offset % ALLOCATED),
+            false => bytes,
+        };
         let (placed, new) = self.allocate(offset, bytes)?;
         let written = self.write_placed(device, offset, &data[..placed as usize]);
         let end = offset + written;

@@ -253,8 +253,9 @@ impl Vnode {
             size: Some(size),
             ..Default::default()
         };
-        let cut = self.truncate_pages(size);
-        if let Err(errno) = cut.and_then(|()| self.ops().setattr(self, &change)) {
+        let cut = self.ops().setattr(self, &change);
+        // The file system may not have come to be as long as the page cache.
+        if let Err(errno) = cut.and_then(|()| self.truncate_pages(size)) {
             log::error!("{self:?}: cannot be cut back to {size} bytes: {errno}");
             self.adopt_size();
         }
@@ -525,18 +526,24 @@ impl Vnode {
         self.pages.settled.notify_all();
     }
 
-    /// The file becomes `size` bytes long: pages beyond are dropped, the rest of the last one and what comes anew read
-    /// as zeroes. The caller holds the vnode's lock exclusively and tells the file system afterwards.
+    /// The file is to become `size` bytes long, which is longer than it is: what comes anew reads as zeroes. The caller holds the
+    /// vnode's lock exclusively and tells the file system afterwards.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EIO` and the like; nothing has changed.
+    pub(crate) fn extend_pages(self: &Arc<Self>, size: u64) -> Result<(), Errno> {
+        let old = self.size();
+        self.make_way(size, size)
+            .inspect_err(|_| self.cut_back(old))
+    }
+
+    /// The file becomes `size` bytes long, if it is longer: pages beyond are dropped, and the rest of the last one is zeroes. The file system
+    /// calls this before it frees what lies beyond; one that keeps a journal, within the operation that does: a commit
+    /// between would have the file with blocks that nobody has written. The vnode's lock is held exclusively.
     ///
     /// # Errors
     /// `EIO` and the like if the last page cannot be read; nothing has changed.
     pub fn truncate_pages(self: &Arc<Self>, size: u64) -> Result<(), Errno> {
-        let old = self.size();
-        if size > old {
-            return self
-                .make_way(size, size)
-                .inspect_err(|_| self.cut_back(old));
-        }
         if !size.is_multiple_of(PAGE) && size < self.size() {
             let mut page = self.own(size / PAGE, false)?;
             // In a hole there is nothing to be written.
@@ -554,7 +561,7 @@ impl Vnode {
             self.set_size(size);
             self.give_back(page, dirty);
         }
-        self.set_size(size);
+        self.set_size(size.min(self.size()));
         self.drop_pages(size.div_ceil(PAGE));
         Ok(())
     }

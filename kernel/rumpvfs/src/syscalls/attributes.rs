@@ -26,8 +26,11 @@ pub(super) fn truncate(vnode: &VnodeRef, size: u64) -> Result<(), Errno> {
         mtime: Some(now()),
         ..SetAttr::default()
     };
-    vnode.truncate_pages(size)?;
+    if size > vnode.size() {
+        vnode.extend_pages(size)?;
+    }
     let changed = vnode.ops().setattr(vnode, &change);
+    let changed = changed.and_then(|()| vnode.truncate_pages(size));
     changed.inspect_err(|_| vnode.adopt_size())
 }
 

@@ -147,7 +147,8 @@ pub trait VnodeOps: Any + Send + Sync {
         None
     }
 
-    /// Changes attributes. The page cache has dropped the pages beyond a smaller size already.
+    /// Changes attributes. Before it frees what lies beyond a smaller size, the file system has the page cache drop that:
+    /// [`Vnode::truncate_pages`].
     ///
     /// # Errors
     /// `EROFS`, `ENOSPC`, `EFBIG`, `EPERM` for immutable files.

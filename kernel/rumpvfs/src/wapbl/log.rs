@@ -363,6 +363,11 @@ impl Log {
         self.flush_ordered(client)
     }
 
+    /// Whether an operation is running: for assertions.
+    pub fn has_operation(&self) -> bool {
+        self.state.lock().open > 0
+    }
+
     /// The calling thread has an operation, or commits, from now on.
     fn enter(&self) -> Ordered {
         Ordered::enter(&OPERATION_CLASS, (&raw const *self).addr())

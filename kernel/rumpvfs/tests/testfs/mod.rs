@@ -427,6 +427,9 @@ impl VnodeOps for TestNode {
     }
 
     fn setattr(&self, vnode: &Arc<Vnode>, attributes: &SetAttr) -> Result<(), Errno> {
+        if let Some(size) = attributes.size {
+            vnode.truncate_pages(size)?;
+        }
         let mut volume = self.volume();
         let block = volume.block;
         let node = volume.nodes.get_mut(&self.ino).unwrap();
