@@ -83,5 +83,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
             seeds.push(seed);
         }
     }
+    // After its repair, a write once ended with EIO.
+    seeds.push(vec![
+        0, 0xf4, 0x73, 1, 0, 0, 0, 2, 0, 0, 2, 0xfd, 0, 0x60, 0, 0xfd, 0, 0x60, 0, 0, 0, 0, 0, 0,
+        0, 0x72, 0, 0x18, 3, 2, 0x28,
+    ]);
     seeds
 }

@@ -232,7 +232,6 @@ fn thousands_of_callouts_keep_their_order() {
     let mut random = crate::testing::Lcg::new(seed);
     let kernel = boot();
     let ran = Arc::new(Mutex::new(Vec::with_capacity(4000)));
-    let base = time::now() + Duration::from_millis(60);
     let callouts: Vec<(Callout, u64)> = (0..3000)
         .map(|_| {
             let nanos = random.below(1_000_000) as u64;
@@ -241,20 +240,36 @@ fn thousands_of_callouts_keep_their_order() {
             (callout, nanos)
         })
         .collect();
-    let mut expected = Vec::new();
-    for (callout, nanos) in &callouts {
-        callout.schedule_at(base + Duration::from_secs(nanos % 7));
-        callout.schedule_at(base + Duration::from_nanos(*nanos));
-        match random.below(4) {
-            0 => assert!(callout.stop()),
-            _ => expected.push(*nanos),
+    // On a slow machine the first may be due before the last is scheduled: then again, with more time.
+    let mut lead = Duration::from_millis(60);
+    let mut expected = loop {
+        let base = time::now() + lead;
+        let (mut expected, mut stopped) = (Vec::new(), true);
+        for (callout, nanos) in &callouts {
+            callout.schedule_at(base + Duration::from_secs(nanos % 7));
+            callout.schedule_at(base + Duration::from_nanos(*nanos));
+            match random.below(4) {
+                0 => stopped &= callout.stop(),
+                _ => expected.push(*nanos),
+            }
         }
-    }
+        if time::now() < base {
+            assert!(stopped);
+            break expected;
+        }
+        callouts.iter().for_each(|(callout, _)| {
+            callout.halt();
+        });
+        ran.lock().clear();
+        lead *= 4;
+    };
     expected.sort_unstable();
     while callouts.iter().any(|(callout, _)| callout.pending()) {
         std::thread::sleep(Duration::from_millis(5));
     }
-    time::sleep(Duration::from_millis(5));
+    callouts.iter().for_each(|(callout, _)| {
+        callout.halt();
+    });
     assert_eq!(*ran.lock(), expected);
     kernel.shutdown();
 }

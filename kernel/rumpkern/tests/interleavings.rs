@@ -3,7 +3,7 @@
 //! The source of the locks is compiled here once more, with shuttle's atomics in the place of the processor's and with a
 //! host whose threads are shuttle's: it can then change from one thread to another at every atomic operation and every hypercall. A
 //! thread that nobody wakes is reported as a deadlock, with the schedule that led to it, and `SHUTTLE_RUNS` says how many schedules
-//! each test has of either kind (100). The smallest case is gone through without chance, as far as 20,000 schedules go.
+//! each test has of either kind (100). The smallest case is gone through without chance, as far as 4,000 schedules go.
 
 #![allow(
     missing_docs,
@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, Once, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, Once, PoisonError};
 
 use locks::{Condvar, Mutex, RwLock};
 use rumpuser::{Errno, Instant, ThreadId, ThreadMain, ThreadSpec, Unparked, host};
@@ -212,8 +212,16 @@ fn install() {
     });
 }
 
+/// The tests of this file run one after the other: the sleep queues are the process's, and shuttle's locks, which guard them here,
+/// know only the threads of one run.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: StdMutex<()> = StdMutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `test` under many schedules: random ones, and those that a few changes of priority make (PCT).
 fn explore(test: impl Fn() + Send + Sync + Copy + 'static) {
+    let _alone = alone();
     install();
     let given = std::env::var("SHUTTLE_RUNS").ok();
     let runs = given.and_then(|runs| runs.parse().ok()).unwrap_or(100);
@@ -223,8 +231,9 @@ fn explore(test: impl Fn() + Send + Sync + Copy + 'static) {
 
 /// Runs `test` under all schedules, or the first of them.
 fn exhaust(test: impl Fn() + Send + Sync + 'static) {
+    let _alone = alone();
     install();
-    shuttle::check_dfs(test, Some(20_000));
+    shuttle::check_dfs(test, Some(4_000));
 }
 
 /// Runs `number` threads, and waits for them.
