@@ -30,13 +30,17 @@ pub struct Sizes {
     pub buffers: usize,
 }
 
+/// Buffers at least, however small the memory: what the largest operation of a file system works on, and a little. With fewer, each
+/// operation reads again what the one before it had. The page daemon gets back what is clean.
+const LEAST_BUFFERS: usize = 24;
+
 impl Sizes {
     /// For a memory of `pages` pages: about 5 % of it for buffers, 1 % for names.
     pub fn for_pages(pages: usize) -> Sizes {
         Sizes {
             vnodes: vnodes(pages),
             names: (pages / 2).clamp(64, 16384),
-            buffers: (pages / 20).clamp(8, 8192),
+            buffers: (pages / 20).clamp(LEAST_BUFFERS, 8192),
         }
     }
 }
@@ -477,5 +481,17 @@ impl uvm::Drain for VnodeCache {
 impl uvm::Drain for BufCache {
     fn drain(&self, want: usize) -> usize {
         BufCache::drain(self, want)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sizes;
+
+    #[test]
+    fn the_smallest_memory_has_the_buffers_of_an_operation_and_a_large_one_its_share() {
+        // The largest operation of FFS, a rename, changes up to 22.
+        assert!(Sizes::for_pages(32).buffers >= 22);
+        assert_eq!(Sizes::for_pages(20_000).buffers, 1000);
     }
 }

@@ -1,8 +1,9 @@
 //! Allocation: which fragments and inodes of a volume are free, and which of them a file gets.
 //!
-//! A volume mounted for writing has a [`Space`]: the counters of all groups, and the group that was
-//! used last. Whoever allocates or frees holds its lock through an [`Allocator`], one at a time. A group that was
-//! changed goes to the buffer cache when another is used, and when the volume is synced: maps may be
+//! A volume mounted for writing has a [`Space`]: the counters of all groups, and the groups that were
+//! used last, two of them where memory allows: in a directory whose group is full, each new file takes its inode in one and its
+//! blocks in another. Whoever allocates or frees holds its lock through an [`Allocator`], one at a time. A group that was
+//! changed goes to the buffer cache when others are used, and when the volume is synced: maps may be
 //! behind what inodes claim, and a check rebuilds them. Only how many inodes of a group were ever written (UFS2) is
 //! on the disk before any of them is used: a check believes it.
 //!
@@ -18,8 +19,8 @@ pub(crate) use inodes::generation;
 pub mod space;
 
 use rumpkern::locks::MutexGuard;
-use rumpkern::lwp;
-use rumpuser::{Errno, SECTOR_SIZE};
+use rumpkern::{lwp, uvm};
+use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
 use rumpvfs::bufcache::Devvp;
 use rumpvfs::vnode::Wait;
 
@@ -30,6 +31,11 @@ use space::{Optim, Space};
 
 /// Buffers beyond what a transaction should have that may be held for maps in which blocks are freed.
 const MARGIN: usize = 16;
+
+/// Whether a second group is kept: its maps take no more than a 32nd of memory.
+fn keeps_two(sb: &Superblock) -> bool {
+    sb.cgsize as usize <= uvm::limit_pages() * PAGE_SIZE / 32
+}
 
 /// The right to allocate and to free.
 pub struct Allocator<'a> {
@@ -218,11 +224,15 @@ impl<'a> Allocator<'a> {
         freed
     }
 
+    /// Gives the groups in memory to the buffer cache, as far as they were changed.
     fn store(&mut self) -> Result<(), Fault> {
-        match self.space.as_mut().and_then(|space| space.group.as_mut()) {
-            Some(group) => group.store(self.sb, self.device),
-            None => Ok(()),
-        }
+        let (sb, device) = (self.sb, self.device);
+        let space = self.space()?;
+        let groups = [&mut space.group, &mut space.group_before];
+        groups
+            .into_iter()
+            .flatten()
+            .try_for_each(|group| group.store(sb, device))
     }
 
     /// Group `index`, in memory.
@@ -230,10 +240,17 @@ impl<'a> Allocator<'a> {
         let (sb, device) = (self.sb, self.device);
         let loaded = self.space()?.group.as_ref().map(Group::index);
         if loaded != Some(index) {
-            self.store()?;
-            self.space()?.group = None;
-            let group = Group::load(sb, device, index)?;
-            self.space()?.group = Some(group);
+            let space = self.space()?;
+            core::mem::swap(&mut space.group, &mut space.group_before);
+            if space.group.as_ref().map(Group::index) != Some(index) {
+                self.store()?;
+                // Two at most, also while it is read.
+                let space = self.space()?;
+                space.group = None;
+                space.group_before.take_if(|_| !keeps_two(sb));
+                let group = Group::load(sb, device, index)?;
+                self.space()?.group = Some(group);
+            }
         }
         self.space()?
             .group
@@ -306,21 +323,24 @@ impl<'a> Allocator<'a> {
         let sb = self.sb;
         let counts = self.space()?.groups[index as usize];
         let has_blocks = counts.free_blocks > 0;
-        if !has_blocks && (count == sb.frag || counts.free_fragments == 0) {
+        let tries_runs = count < sb.frag && !counts.has_no_run(count);
+        if !has_blocks && !tries_runs {
             return Ok(None);
         }
-        let group = self.group(index)?;
-        if count < sb.frag
-            && let Some(first) = group.find_fragments(sb, wish, count)
-        {
-            let block = first / sb.frag;
-            let bits = group.block(sb, block) & !mask(first % sb.frag, count);
-            group.set_frotor(sb, first);
-            return self.taken(index, block, bits, (first, count));
+        if tries_runs {
+            let group = self.group(index)?;
+            if let Some(first) = group.find_fragments(sb, wish, count) {
+                let block = first / sb.frag;
+                let bits = group.block(sb, block) & !mask(first % sb.frag, count);
+                group.set_frotor(sb, first);
+                return self.taken(index, block, bits, (first, count));
+            }
+            self.space()?.groups[index as usize].found_no_run(count);
         }
         if !has_blocks {
             return Ok(None);
         }
+        let group = self.group(index)?;
         let Some(block) = group.find_block(sb, wish.map(|wish| wish / sb.frag)) else {
             return Err(group.wrong("nbfree", counts.free_blocks).into());
         };

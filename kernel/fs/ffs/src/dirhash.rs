@@ -55,10 +55,23 @@ const GROUP: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
+/// Allocates without waiting, by `attempt`. Where memory is short, up to `pages` clean pages of files make room: what is free then
+/// is a few pages, and without a hash every look-up reads more than they hold.
+fn without_waiting<T, E>(
+    pages: usize,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, NoMemory> {
+    let _refuse = lwp::refuse_to_wait();
+    let made = match attempt() {
+        Err(_) if uvm::recycle(pages) > 0 => attempt(),
+        made => made,
+    };
+    made.map_err(|_| NoMemory)
+}
+
 /// Room for `more` in `vec`, without waiting for it.
 fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<(), NoMemory> {
-    let _refuse = lwp::refuse_to_wait();
-    vec.try_reserve(more).map_err(|_| NoMemory)
+    without_waiting(1, || vec.try_reserve(more))
 }
 
 /// Bytes in pages of the budget.
@@ -79,13 +92,14 @@ impl Pages {
     fn extend(&mut self, count: usize) -> Result<(), NoMemory> {
         let more = count.saturating_sub(self.frames.len());
         reserve(&mut self.frames, more)?;
-        for _ in 0..more {
+        while self.frames.len() < count {
             self.quota.take()?;
-            match Frame::alloc_zeroed(Alloc::NoWait) {
+            let missing = count - self.frames.len();
+            match without_waiting(missing, || Frame::alloc_zeroed(Alloc::NoWait)) {
                 Ok(frame) => self.frames.push(frame),
-                Err(_) => {
+                Err(none) => {
                     self.quota.give(1);
-                    return Err(NoMemory);
+                    return Err(none);
                 }
             }
         }

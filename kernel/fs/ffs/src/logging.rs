@@ -305,7 +305,8 @@ impl Client for Volume {
     fn reserve(&self) -> usize {
         let groups = self.space.lock().as_ref().map_or(0, |it| it.kept_groups());
         let pieces = (self.sb.cgsize as usize).div_ceil(PIECE).min(GROUP);
-        (groups + 1) * pieces + SUMMARY
+        // Two are in memory, and may be other ones.
+        (groups + 2) * pieces + SUMMARY
     }
 
     fn before_commit(&self) -> Result<(), Errno> {

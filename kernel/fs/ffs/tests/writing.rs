@@ -5,6 +5,9 @@ mod rig;
 use std::sync::Arc;
 
 use rig::{Random, Rig, attach, kinds, make};
+use rumpfs_ffs::mkfs::Options;
+use rumpfs_ffs::order::Order;
+use rumpfs_ffs::superblock::Format;
 use rumpkern::file::File;
 use rumpuser::Errno;
 use rumpvfs::syscalls::{self, OpenFlags};
@@ -245,4 +248,46 @@ fn a_volume_that_is_only_read_from_stays_as_it_is_to_the_byte() {
         "the disk does not say that it is in use"
     );
     rig.finish("changed");
+}
+
+/// Times that metadata are looked at while files grow block by block, two at a time, one in each directory.
+fn looks_while_growing(rig: &Rig, directories: [&str; 2], tag: &str) -> u64 {
+    let block = pattern(3, 8192);
+    let looks = || {
+        let stats = rig.vfs.bufs().stats();
+        stats.hits + stats.misses
+    };
+    let before = looks();
+    for n in 0..4 {
+        let files = [0, 1].map(|which| {
+            let path = format!("{}/{tag}-{n}-{which}", directories[which]);
+            open(rig, &path, RW | OpenFlags::CREAT).expect("made")
+        });
+        for _ in 0..10 {
+            for file in &files {
+                assert_eq!(file.write(&block), Ok(block.len()));
+            }
+        }
+    }
+    looks() - before
+}
+
+#[test]
+fn files_that_grow_in_two_groups_in_turn_do_not_read_their_maps_again_and_again() {
+    let _lwp = attach(MEMORY);
+    let options = Options {
+        max_fpg: Some(2048),
+        ..rig::options(Format::Ufs2, Order::Little, 8192, 8, 2048)
+    };
+    let rig = Rig::new(make(options));
+    for path in ["/a", "/b"] {
+        // Directories of the root are spread over the groups.
+        let made = rig.vfs.mkdir(&rig.proc, path.as_bytes(), 0o755);
+        made.expect("made");
+    }
+    let one = looks_while_growing(&rig, ["/a", "/a"], "one");
+    let two = looks_while_growing(&rig, ["/a", "/b"], "two");
+    // 80 writes: a look more at each is what is not to be.
+    assert!(two < one + 40, "{two} looks, {one} in one group");
+    rig.finish("two groups");
 }

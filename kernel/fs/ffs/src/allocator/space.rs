@@ -44,8 +44,32 @@ pub struct GroupCounts {
     pub free_fragments: u32,
     /// Directories made here one after another lately (`fs_contigdirs`).
     pub run_of_directories: u8,
+    /// In blocks that are partly used there is no run of so many free fragments, or more: it was looked for in vain; 0: not known.
+    no_run_of: u8,
     /// The summary area has other numbers.
     changed: bool,
+}
+
+impl GroupCounts {
+    /// Whether it is known that no run of `count` free fragments is in a block that is partly used: the maps need not be looked at.
+    pub(super) fn has_no_run(&self, count: u32) -> bool {
+        self.free_fragments < count || self.no_run_of > 0 && count >= u32::from(self.no_run_of)
+    }
+
+    /// Fragments came to be free: runs may be longer.
+    fn runs_grew(&mut self) {
+        self.no_run_of = 0;
+    }
+
+    /// A run of `count` free fragments (fewer than a block has) was looked for in vain.
+    pub(super) fn found_no_run(&mut self, count: u32) {
+        // A block has at most 8.
+        let count = count.clamp(1, 8) as u8;
+        self.no_run_of = match self.no_run_of {
+            0 => count,
+            known => known.min(count),
+        };
+    }
 }
 
 /// What is free on a volume.
@@ -62,6 +86,8 @@ pub struct Space {
     pub files_per_directory: u64,
     /// The group used last.
     pub group: Option<Group>,
+    /// The one used before it.
+    pub(super) group_before: Option<Group>,
     /// Fragments that files have lost, but the disk may not know it yet: addresses and counts, of blocks that may be several
     /// where there is a log. Without one it does not grow.
     pub(super) held: Vec<(u64, u32)>,
@@ -117,6 +143,7 @@ impl Space {
             average_file: u64::from(average_file).max(1),
             files_per_directory: u64::from(files).max(1),
             group: None,
+            group_before: None,
             held: kmem::try_vec(most_held()).map_err(Fault::Refused)?,
             discards: None,
             freed: Vec::new(),
@@ -136,6 +163,9 @@ impl Space {
         group.free_blocks = to(group.free_blocks, change.blocks);
         group.free_inodes = to(group.free_inodes, change.inodes);
         group.free_fragments = to(group.free_fragments, change.fragments);
+        if change.fragments > 0 {
+            group.runs_grew();
+        }
         group.changed = true;
         let group = *group;
         let moved = |total: &mut u64, before: u32, now: u32| {
@@ -426,4 +456,25 @@ fn total(groups: &[GroupCounts]) -> Counts {
         free_inodes: sum.free_inodes + u64::from(group.free_inodes),
         free_fragments: sum.free_fragments + u64::from(group.free_fragments),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GroupCounts;
+
+    #[test]
+    fn a_run_that_was_not_found_is_not_looked_for_again_until_fragments_come_free() {
+        let mut group = GroupCounts {
+            free_fragments: 5,
+            ..GroupCounts::default()
+        };
+        assert!(group.has_no_run(6), "there are not even so many");
+        assert!(!group.has_no_run(3), "nobody has looked");
+        group.found_no_run(3);
+        assert!(group.has_no_run(3) && group.has_no_run(4) && !group.has_no_run(2));
+        group.found_no_run(4);
+        assert!(group.has_no_run(3), "what is known stays known");
+        group.runs_grew();
+        assert!(!group.has_no_run(3));
+    }
 }
