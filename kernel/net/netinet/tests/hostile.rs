@@ -323,7 +323,8 @@ fn answers_to_a_flood_of_packets_are_limited_in_rate() {
         set_checksums(&mut frame);
         wire.put(&frame);
     }
-    let seconds = began.elapsed().as_secs() as usize + 1;
+    // So many at most of the seconds that the limit counts by: they do not begin when this does.
+    let seconds = began.elapsed().as_secs() as usize + 2;
     let answers = wire.sent().len();
     assert!(answers <= 100 * seconds, "{answers} answers in {seconds} s");
     assert!(answers >= 100);
