@@ -130,6 +130,9 @@ impl Kit {
         qemu.args([
             "-machine",
             "q35",
+            // As run-qemu.sh has it for ours.
+            "-smp",
+            "1,maxcpus=2",
             "-accel",
             self.accel,
             "-cpu",

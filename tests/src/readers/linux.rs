@@ -110,6 +110,8 @@ fn run(parts: &Parts, image: &Path, archive: &Path, format: Format) -> Result<St
     qemu.args(["--kill-after=5", LONGEST, "qemu-system-x86_64"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-accel", accelerator(), "-cpu", "max", "-m", "256"])
+        // As in run-qemu.sh.
+        .args(["-smp", "1,maxcpus=2"])
         .args(["-no-reboot", "-serial", "stdio", "-kernel"])
         .arg(&parts.kernel)
         .arg("-initrd")
