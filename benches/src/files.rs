@@ -19,10 +19,11 @@ use crate::measure::PLENTY;
 use crate::report::{Better, Row};
 
 /// The phases as both guests print them, and what a row calls them.
-pub const PHASES: [(&str, &str); 8] = [
+pub const PHASES: [(&str, &str); 9] = [
     ("create", "create 10,000 of 1 KiB, sync"),
     ("stat-warm", "stat 10,000, warm"),
     ("stat-cold", "stat 10,000, cold"),
+    ("rename", "rename 10,000, sync"),
     ("delete", "delete 10,000, sync"),
     ("write", "write 64 MiB, sync"),
     ("read-warm", "read 64 MiB, warm"),
@@ -40,10 +41,28 @@ const FILES_EACH: u32 = 20;
 /// How long a guest may take for all of it.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The rows of the table, and those of our guest with little memory beside itself with plenty.
+/// The rows of the table.
 pub fn rows() -> Vec<Row> {
     let row = |(_, name)| Row::new(name, "s", Better::Less, Some(1.0));
     PHASES.into_iter().map(row).collect()
+}
+
+/// The rows of our guest with a log beside itself without: of those that change many names, the log is to be five times as fast.
+pub fn rows_of_log() -> Vec<Row> {
+    let changes_names = |phase| ["create", "rename", "delete", "copy"].contains(&phase);
+    let row =
+        |(phase, name)| Row::new(name, "s", Better::Less, changes_names(phase).then_some(5.0));
+    PHASES.into_iter().map(row).collect()
+}
+
+/// Puts a run's seconds of each phase into the rows, as ours or as the other's.
+pub fn add(rows: &mut [Row], seconds: &[f64], is_ours: bool) {
+    for (row, number) in rows.iter_mut().zip(seconds) {
+        match is_ours {
+            true => row.ours.push(*number),
+            false => row.theirs.push(*number),
+        }
+    }
 }
 
 /// The empty disks, which every run gets a copy of.
@@ -103,15 +122,29 @@ impl Disks {
     }
 }
 
-/// Seconds of each phase, in the order of [`PHASES`]. `memlimit`: the most memory that our guest may use, of what there is.
+/// How our guest is to work on its files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// The most memory that it may use, of what there is.
+    pub memlimit: Option<&'static str>,
+    /// It keeps a log; without one, it writes metadata in an order that a check can repair.
+    pub log: bool,
+}
+
+/// Seconds of each phase, in the order of [`PHASES`].
 pub fn measure(
     kit: &Kit,
     disks: &Disks,
     kind: Kind,
-    memlimit: Option<&'static str>,
+    How { memlimit, log }: How,
 ) -> Result<Vec<f64>> {
     let disk = disks.fresh(kind)?;
-    let mut guest = kit.start(kind, PLENTY, Job::Files { disk, memlimit })?;
+    let job = Job::Files {
+        disk,
+        memlimit,
+        log,
+    };
+    let mut guest = kit.start(kind, PLENTY, job)?;
     guest.wait(LIMIT)?;
     let console = guest.console();
     let of = |phase: &str| -> Result<f64> {
@@ -191,9 +224,17 @@ impl Work {
         phase("stat-warm", stat_all)?;
         self.remount()?;
         phase("stat-cold", stat_all)?;
+        let renamed = |n: u32| self.at(&format!("small/renamed{n}"));
+        phase("rename", || {
+            for n in 0..SMALL_FILES {
+                fs::rename(name(n), renamed(n))?;
+            }
+            sync();
+            Ok(())
+        })?;
         phase("delete", || {
             for n in 0..SMALL_FILES {
-                fs::remove_file(name(n))?;
+                fs::remove_file(renamed(n))?;
             }
             sync();
             Ok(())

@@ -41,6 +41,8 @@ pub enum Job {
         disk: PathBuf,
         /// As the kernel's command line has it.
         memlimit: Option<&'static str>,
+        /// Our guest keeps a log.
+        log: bool,
     },
 }
 
@@ -162,10 +164,11 @@ impl Kit {
                     Job::Files { .. } => &self.files,
                 };
                 let append = match job {
-                    Job::Files {
-                        memlimit: Some(limit),
-                        ..
-                    } => format!("memlimit={limit}"),
+                    Job::Files { memlimit, log, .. } => {
+                        let limit = memlimit.map(|limit| format!("memlimit={limit} "));
+                        let log = if log { "mount=ld0:/:ffs:log" } else { "" };
+                        limit.unwrap_or_default() + log
+                    }
                     _ => format!("ip={GUEST_ADDRESS}/24"),
                 };
                 qemu.arg("-kernel").arg(image).args(["-append", &append]);

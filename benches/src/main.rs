@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use files::How;
 use guest::{Kind, Kit};
 use report::{Better, Row};
 
@@ -65,7 +66,7 @@ enum Group {
     Http,
     /// Reads straight from the disk
     Disk,
-    /// Small files, a large file and a tree: made, looked at, copied, removed
+    /// Small files, a large file and a tree: made, looked at, renamed, copied, removed; with a log and without
     Files,
     /// Our guest within little memory beside itself with plenty: files copied to and from a disk; needs no root
     Copies,
@@ -165,43 +166,77 @@ fn main() -> Result<()> {
         })?;
         rows.extend(disk);
     }
-    let mut little = Vec::new();
+    let mut files = None;
     if wants(Group::Files) {
-        let disks = files::Disks::make()?;
-        let mut measured = files::rows();
-        in_turns(kinds, arguments.runs, "files", |kind| {
-            let seconds = files::measure(&kit, &disks, kind, None)?;
-            measured
-                .iter_mut()
-                .zip(seconds)
-                .for_each(|(row, number)| add(row, kind, number));
-            Ok(())
-        })?;
-        little = files::rows();
-        for (row, plenty) in little.iter_mut().zip(&measured) {
-            row.theirs.clone_from(&plenty.theirs);
-        }
-        in_turns(&kinds[..1], arguments.runs, "files within 1 MiB", |_| {
-            let seconds = files::measure(&kit, &disks, Kind::Rump, Some("1M"))?;
-            little
-                .iter_mut()
-                .zip(seconds)
-                .for_each(|(row, number)| row.ours.push(number));
-            Ok(())
-        })?;
-        rows.extend(measured);
+        let measured = measure_files(&kit, kinds, arguments.runs)?;
+        files = Some(measured);
     }
     println!(
         "\nQEMU with {}, q35, {} MiB unless it says otherwise, one processor.",
         kit.accel(),
         measure::PLENTY >> 10
     );
-    report::print(&rows);
-    if !little.is_empty() {
-        println!("\nThe same, ours within memlimit=1M and the other with all its memory:");
-        report::print(&little);
+    let beside = ("ours", "Linux");
+    if !rows.is_empty() {
+        report::print(&rows, beside);
+    }
+    if let Some(files) = &files {
+        println!("\nFiles, ours without a log:");
+        report::print(&files.plain, beside);
+        println!("\nThe same, ours with a log:");
+        report::print(&files.logged, beside);
+        println!("\nThe same, ours with a log and without:");
+        report::print(&files.by_log, ("with a log", "without"));
+        println!(
+            "\nThe same, ours without a log within memlimit=1M and the other with all its memory:"
+        );
+        report::print(&files.little, beside);
     }
     Ok(())
+}
+
+/// The tables about work on files.
+struct Files {
+    plain: Vec<Row>,
+    logged: Vec<Row>,
+    by_log: Vec<Row>,
+    little: Vec<Row>,
+}
+
+/// Measures work on files: the other guest, and ours without a log, with one, and within little memory.
+fn measure_files(kit: &Kit, kinds: &[Kind], runs: u32) -> Result<Files> {
+    let disks = files::Disks::make()?;
+    let mut all = Files {
+        plain: files::rows(),
+        logged: files::rows(),
+        by_log: files::rows_of_log(),
+        little: files::rows(),
+    };
+    in_turns(kinds, runs, "files", |kind| {
+        let measure = |how| files::measure(kit, &disks, kind, how);
+        let plain = measure(How::default())?;
+        if kind == Kind::Linux {
+            for rows in [&mut all.plain, &mut all.logged, &mut all.little] {
+                files::add(rows, &plain, false);
+            }
+            return Ok(());
+        }
+        files::add(&mut all.plain, &plain, true);
+        files::add(&mut all.by_log, &plain, false);
+        let logged = measure(How {
+            log: true,
+            ..How::default()
+        })?;
+        files::add(&mut all.logged, &logged, true);
+        files::add(&mut all.by_log, &logged, true);
+        let little = measure(How {
+            memlimit: Some("1M"),
+            ..How::default()
+        })?;
+        files::add(&mut all.little, &little, true);
+        Ok(())
+    })?;
+    Ok(all)
 }
 
 fn add(row: &mut Row, kind: Kind, number: f64) {

@@ -44,11 +44,11 @@ impl Row {
     }
 }
 
-/// Prints rows under a heading.
-pub fn print(rows: &[Row]) {
+/// Prints rows under a heading, which says whose numbers are on the left and on the right.
+pub fn print(rows: &[Row], (ours, theirs): (&str, &str)) {
     println!(
         "\n{:<34} {:>26} {:>26} {:>9}  goal",
-        "", "ours", "Linux", "times"
+        "", ours, theirs, "times"
     );
     for row in rows {
         let times = row.times_as_good();
@@ -67,7 +67,9 @@ pub fn print(rows: &[Row]) {
             with_spread(&row.theirs)
         );
     }
-    println!("\nMedian, least and most of the runs; \"times\" is how many times as good ours is.");
+    println!(
+        "\nMedian, least and most of the runs; \"times\" is how many times as good the left one is."
+    );
 }
 
 fn with_spread(runs: &[f64]) -> String {

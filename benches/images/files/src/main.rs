@@ -100,8 +100,13 @@ impl Work {
         self.phase("stat-warm", stat_all)?;
         self.remount()?;
         self.phase("stat-cold", stat_all)?;
+        let renamed = |n: u32| format!("/small/renamed{n}");
+        self.phase("rename", || {
+            (0..SMALL_FILES).try_for_each(|n| fs::rename(name(n), renamed(n)))?;
+            self.sync()
+        })?;
         self.phase("delete", || {
-            (0..SMALL_FILES).try_for_each(|n| fs::remove_file(name(n)))?;
+            (0..SMALL_FILES).try_for_each(|n| fs::remove_file(renamed(n)))?;
             self.sync()
         })
     }
