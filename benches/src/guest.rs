@@ -142,6 +142,10 @@ impl Kit {
             "-m",
             &format!("{memory}K"),
         ]);
+        if self.accel == "tcg" {
+            // As `run-qemu.sh` has it, and why: one that may not have a second one loses a device's notification now and then.
+            qemu.args(["-smp", "1,maxcpus=2"]);
+        }
         qemu.arg("-serial")
             .arg(format!("file:{}", console.display()));
         qemu.args([
