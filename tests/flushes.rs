@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use rump_tests::disk::Format;
 use rump_tests::hosted::Mounted;
+use rump_tests::spoil::Image;
 use rump_tests::{scratch, volume};
 use rumpdev::disk::Backend;
 use rumpdev::md::MemoryDisk;
+use rumpfs_ffs::check::check;
+use rumpfs_ffs::journal::{self, Sectors};
+use rumpfs_ffs::superblock::{self, Tolerance};
 use rumpkern::proc::Proc;
 use rumpkern::uvm::dma::{Bio, BioOp};
 use rumpkern::{curproc, lwp};
@@ -30,6 +34,7 @@ struct Counting {
     info: BlockInfo,
     flushes: AtomicU64,
     writes: AtomicU64,
+    written: AtomicU64,
     /// Flushes wait meanwhile.
     held: AtomicBool,
 }
@@ -46,6 +51,7 @@ impl Counting {
             info,
             flushes: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             held: AtomicBool::new(false),
         })
     }
@@ -57,6 +63,10 @@ impl Counting {
         step();
         let after = counts();
         (after[0] - before[0], after[1] - before[1])
+    }
+
+    fn bytes_written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -79,6 +89,8 @@ impl Backend for Counting {
             }
             BioOp::Write => {
                 self.writes.fetch_add(1, Ordering::SeqCst);
+                let bytes: usize = bio.frames.iter().map(|io| io.len).sum();
+                self.written.fetch_add(bytes as u64, Ordering::SeqCst);
             }
             BioOp::Read | BioOp::Discard { .. } => {}
         }
@@ -146,6 +158,33 @@ fn an_fsync_with_a_log_is_two_flushes_and_what_is_stable_needs_none() {
     assert_eq!(flushes, 2, "twenty directories are one commit");
     drop(file);
     mounted.end().expect("unmounted");
+}
+
+#[test]
+fn however_often_the_log_goes_round_a_commit_is_two_flushes() {
+    let disk = Counting::new(empty(true), true);
+    let mounted = mounted(&disk, "rw,log");
+    let (vfs, proc) = (&mounted.vfs, &process());
+    put_and_sync(vfs, proc, "/first");
+    let (mut bytes, start) = (0, disk.bytes_written());
+    for n in 0..400 {
+        // New names and old ones: some blocks are changed by every commit, others once.
+        let path = format!("/{}", n % 150);
+        let (flushes, _) = disk.cost(|| put_and_sync(vfs, proc, &path));
+        assert_eq!(flushes, 2, "{n}");
+        bytes = disk.bytes_written() - start;
+    }
+    assert!(bytes > 4 << 20, "the log of 1 MiB went round: {bytes}");
+    let log = {
+        let image = disk.bytes();
+        let sb = superblock::find(&Image(&image), Tolerance::default()).expect("a superblock");
+        journal::read(&sb, &Sectors(&Image(&image)), u64::MAX).expect("it is sound")
+    };
+    println!("{} bytes of the log are in use", log.used());
+    assert!(log.used() < 512 << 10, "{}", log.used());
+    mounted.end().expect("unmounted");
+    let report = check(&Image(&disk.bytes())).expect("it can be checked");
+    assert!(report.is_consistent(), "{:?}", report.findings);
 }
 
 #[test]

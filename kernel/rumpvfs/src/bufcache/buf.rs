@@ -91,6 +91,17 @@ impl Devvp {
         self.cache.release_held(self.device.dev())
     }
 
+    /// Starts writing in place what is dirty, as far as nobody changes it just now; it is all of one rank, as where writes are
+    /// held. Answers that rank: [`is_in_place`](Devvp::is_in_place) tells when it is done. Waits for nothing but, perhaps, a flush.
+    pub fn start_dirty(&self) -> u64 {
+        self.cache.start_dirty(&self.device)
+    }
+
+    /// Whether everything that was released with a rank of at most `rank` has been written in place since, or is held anew.
+    pub fn is_in_place(&self, rank: u64) -> bool {
+        self.cache.is_in_place(self.device.dev(), rank)
+    }
+
     /// Starts writing in place what is dirty, if that is more than half of all buffers.
     pub fn relieve(&self) {
         self.cache.relieve(&self.device);

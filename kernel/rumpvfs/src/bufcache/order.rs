@@ -352,16 +352,14 @@ impl BufCache {
         device: &Arc<dyn BlockIo>,
         wait: Wait,
     ) -> Result<(), Errno> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         let rank = state.top;
-        if wait == Wait::Started && state.is_one_rank(device.dev()) {
-            state.flushes += 1;
-            state.base = state.base.max(rank + 1);
-            let flush = state.flushes;
-            drop(state);
-            return self.start_all(device, rank, flush);
-        }
+        let is_one_rank = state.is_one_rank(device.dev());
         drop(state);
+        if wait == Wait::Started && is_one_rank {
+            self.start_dirty(device);
+            return Ok(());
+        }
         self.write_ranks(device, rank);
         if wait == Wait::Started {
             return Ok(());
@@ -377,22 +375,30 @@ impl BufCache {
         if failed { Err(Errno::EIO) } else { Ok(()) }
     }
 
-    /// Starts writing all dirty buffers that are not busy; they are all of one rank.
-    fn start_all(
-        self: &Arc<Self>,
-        device: &Arc<dyn BlockIo>,
-        rank: u64,
-        flush: u64,
-    ) -> Result<(), Errno> {
+    /// Starts writing all dirty buffers of `device` that are of the lowest rank, as they all are where a log orders them, and not
+    /// busy. Answers the highest rank there is: what becomes dirty from now on gets a higher one.
+    pub(super) fn start_dirty(self: &Arc<Self>, device: &Arc<dyn BlockIo>) -> u64 {
+        let mut state = self.state.lock();
+        let rank = state.top;
+        state.flushes += 1;
+        state.base = state.base.max(rank + 1);
+        let flush = state.flushes;
         loop {
-            let state = self.state.lock();
             let found = state.next(device.dev(), rank, given_up(flush), None);
             drop(state);
             let Next::Write(batch, lowest) = found else {
-                return Ok(());
+                return rank;
             };
             self.start_writes(device, batch.sectors(), (lowest, flush));
+            state = self.state.lock();
         }
+    }
+
+    /// Whether no buffer of device `dev` with a rank of at most `rank` is dirty, or on its way.
+    pub(super) fn is_in_place(&self, dev: u64, rank: u64) -> bool {
+        let state = self.state.lock();
+        let mut entries = state.table.oldest_first();
+        !entries.any(|(key, entry)| key.0 == dev && entry.dirty && entry.rank <= rank)
     }
 }
 

@@ -14,7 +14,7 @@
 //! 2. The records are written behind the head; the device is flushed. What was written to it before, such as file data,
 //!    is stable then as well.
 //! 3. The header with the new head is written: from here on the transaction counts. The device is flushed.
-//! 4. The buffers are released. They are written in place when somebody wants room, or at a checkpoint.
+//! 4. The buffers are released. They are written in place when somebody wants room, or the log does.
 //!
 //! If the device does not take a header, either of both may count, and both are sound; before anything else is done, the old one
 //! is written in the place of the new.
@@ -30,6 +30,12 @@
 //! else a *checkpoint* writes every released buffer in place, and the log is empty. It never comes before a commit:
 //! buffers that the transaction holds, or has revoked, are in no other place than the log. So while the device does not take what
 //! is committed in place, and there may be no room, no operation begins: each tries the checkpoint again, and gets its error.
+//!
+//! A checkpoint lets nobody else do anything, and costs flushes of its own. So that it is hardly ever needed, the tail follows by
+//! itself: when more than a quarter of the log is in use, the thread that has committed marks the head, starts writing in place all
+//! that is released, and lets the others go on. What was released before the mark is then, sooner or later, in place, or held by a
+//! newer transaction; its buffers tell by their rank. The next commit that finds it so begins the log at the mark: its
+//! records have what is held, and its first flush makes stable what is in place, before the header says so.
 //!
 //! # Locks
 //!
@@ -107,6 +113,17 @@ pub trait Client {
     }
 }
 
+/// How the tail follows.
+#[derive(Clone, Copy)]
+struct Passing {
+    /// The header's when the head was marked.
+    generation: u32,
+    /// The mark.
+    to: u64,
+    /// The rank, at most, of the buffers that have to be in place.
+    rank: u64,
+}
+
 struct State {
     /// Operations running, and the buffers that they may still change.
     open: usize,
@@ -127,6 +144,8 @@ struct State {
     inodes_changed: bool,
     /// Where the newest list begins.
     inodes_at: u64,
+    /// Where the tail is to go next.
+    passing: Option<Passing>,
     /// The generation of a header that could not be written: nobody knows whether it is on the disk.
     unknown: Option<u32>,
     /// A checkpoint failed that the log had to have: there may be no room for a transaction until one does not.
@@ -256,6 +275,7 @@ impl Log {
                     inodes: Vec::new(),
                     inodes_changed: false,
                     inodes_at: 0,
+                    passing: None,
                     unknown: None,
                     stuck: false,
                 },
@@ -408,9 +428,43 @@ impl Log {
         if is_committed {
             state.done = this;
         }
+        let marked = self.mark(&mut state);
         drop(state);
         self.changed.notify_all();
+        if let Some(marked) = marked {
+            self.follow(marked);
+        }
         result
+    }
+
+    /// Marks the head, if the tail should follow there and is not on its way. No commit is under way.
+    fn mark(&self, state: &mut State) -> Option<Passing> {
+        let Header {
+            generation,
+            head,
+            tail,
+        } = state.header;
+        let is_due = self.ring.used(head, tail) > self.ring.size / 4;
+        if state.passing.is_some() || state.unknown.is_some() || !is_due {
+            return None;
+        }
+        // Until it is known which buffers these are: all.
+        state.passing = Some(Passing {
+            generation,
+            to: head,
+            rank: u64::MAX,
+        });
+        state.passing
+    }
+
+    /// Starts writing in place what was released before the mark. Others commit meanwhile; what they release may be written, too.
+    fn follow(&self, marked: Passing) {
+        let rank = self.devvp.start_dirty();
+        let mut state = self.state.lock();
+        let passing = state.passing.as_mut();
+        if let Some(passing) = passing.filter(|it| it.generation == marked.generation) {
+            passing.rank = rank;
+        }
     }
 
     /// Commits, and writes everything in place: the disk says what the log does.
@@ -460,6 +514,7 @@ impl Log {
         let lists_changed = state.inodes_changed || !state.revoked.is_empty();
         let (header, revoked) = (state.header, state.revoked.len());
         let inodes = state.inodes.len();
+        let passing = state.passing;
         drop(state);
         if sectors.is_empty() && !lists_changed {
             return specfs::flush(&**self.devvp.device());
@@ -481,6 +536,8 @@ impl Log {
             );
             return Err(Errno::ENOSPC);
         }
+        // Before the flush that makes it stable.
+        let passed = passing.filter(|passing| self.devvp.is_in_place(passing.rank));
         let start = self.ring.advance(header.head, 0);
         let mut at = start;
         for list in sectors.chunks(self.fixed.blocks_per_list()) {
@@ -490,13 +547,20 @@ impl Log {
         let inodes_at = at;
         at = self.write_inodes(at)?;
         specfs::flush(&**self.devvp.device())?;
-        let tail = if header.tail == 0 { start } else { header.tail };
+        let tail = match passed {
+            Some(passed) => passed.to,
+            None if header.tail == 0 => start,
+            None => header.tail,
+        };
         self.write_header(Header {
             generation: header.generation.wrapping_add(1),
             head: at,
             tail,
         })?;
         let mut state = self.state.lock();
+        if passed.is_some() {
+            state.passing = None;
+        }
         state.inodes_at = inodes_at;
         state.inodes_changed = false;
         state.revoked.clear();
@@ -519,7 +583,8 @@ impl Log {
     /// Writes everything that is committed in place, and lets the log begin behind it. Nothing is held.
     fn checkpoint(&self) -> Result<(), Errno> {
         self.devvp.flush(Wait::Stable)?;
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.passing = None;
         let Header {
             generation, head, ..
         } = state.header;
