@@ -102,11 +102,6 @@ impl Devvp {
         self.cache.is_in_place(self.device.dev(), rank)
     }
 
-    /// Starts writing in place what is dirty, if that is more than half of all buffers.
-    pub fn relieve(&self) {
-        self.cache.relieve(&self.device);
-    }
-
     /// The device.
     pub fn device(&self) -> &Arc<dyn BlockIo> {
         &self.device

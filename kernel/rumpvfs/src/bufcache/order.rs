@@ -284,19 +284,6 @@ impl BufCache {
         }
     }
 
-    /// Starts writing the oldest dirty buffers until no more than half of all are dirty, as far as that can be now.
-    pub(super) fn relieve(self: &Arc<Self>, device: &Arc<dyn BlockIo>) {
-        loop {
-            let state = self.state.lock();
-            let is_done = !self.are_many_dirty(&state) || state.stuck;
-            drop(state);
-            if is_done {
-                return;
-            }
-            self.write_some(device);
-        }
-    }
-
     /// Starts writing the oldest dirty buffers of the lowest rank, if they can be written now: those that are changed again
     /// and again, as maps are, stay. Those that failed are tried again by a flush only.
     pub(super) fn write_some(self: &Arc<Self>, device: &Arc<dyn BlockIo>) {
