@@ -346,7 +346,8 @@ press_power_button() {
   # What the monitor tells is a reason to look again at once.
   local until=$((SECONDS + PRESS_AGAIN))
   while ((SECONDS <= until)) && kill -0 "$qemu_pid" 2>/dev/null; do
-    if IFS= read -r -t 0.1 piece <&8; then told+=$piece; fi
+    IFS= read -r -t 0.1 piece <&8 || true # it has a part of a line, perhaps
+    told+=$piece
   done
 }
 
@@ -416,7 +417,9 @@ run() {
   status=0
   wait "$qemu_pid" || status=$?
   qemu_pid=''
-  while IFS= read -r -t 0.01 piece <&8; do told+=$piece; done
+  # All that the monitor told: now that nobody can write there any more, it has an end. A wait of some length could be too short.
+  exec 5<"$scratch/monitor.out" 8<&-
+  while IFS= read -r piece <&5 || [[ -n $piece ]]; do told+=$piece; done
   exit "$(status_of "$status" "$told")"
 }
 
