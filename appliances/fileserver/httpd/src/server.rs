@@ -191,6 +191,8 @@ impl Server {
             connection: Mutex::new(connection),
             watch: Mutex::new(None),
         });
+        // Who serves it at once finds its registration in place, or what he wants to wait for next is lost.
+        let _not_yet = client.connection.lock();
         let slot = self.clients.lock().insert(client.clone())?;
         match self.queue.watch(file, slot as u64, interest) {
             Ok(watch) => {
@@ -215,13 +217,15 @@ impl Server {
         };
         client.set_interest(Events::empty());
         let wall = time::wall().seconds;
-        let next = connection.advance(&self.options.root, time::now(), wall);
-        drop(connection);
-        match next {
+        // Said before another worker can take it further, or this would be put over what he has to wait for.
+        match connection.advance(&self.options.root, time::now(), wall) {
             Next::Readable => client.set_interest(Events::READABLE),
             Next::Writable => client.set_interest(Events::WRITABLE),
             Next::Turn => client.set_interest(Events::READABLE | Events::WRITABLE),
-            Next::Closed => self.end(slot, &client),
+            Next::Closed => {
+                drop(connection);
+                self.end(slot, &client);
+            }
         }
     }
 
