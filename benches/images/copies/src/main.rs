@@ -125,7 +125,7 @@ impl Copies {
         self.phase("tree-to", || {
             fs::create_dir(acid_tree::directory(TREE))?;
             let mut total = 0;
-            for Planned { path, size, .. } in acid_tree::files(TREE) {
+            for Planned { path, size, .. } in acid_tree::files(TREE, 1) {
                 total += write(&path, size)?;
             }
             self.sync()?;
@@ -134,7 +134,7 @@ impl Copies {
         self.remount()?;
         self.phase("tree-from", || {
             let mut total = 0;
-            for Planned { path, size, .. } in acid_tree::files(TREE) {
+            for Planned { path, size, .. } in acid_tree::files(TREE, 1) {
                 total += read(&path, size)?;
             }
             Ok(total)
