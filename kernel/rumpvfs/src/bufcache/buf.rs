@@ -438,9 +438,7 @@ impl BufMut {
         };
         let device = self.devvp.device.clone();
         let cache = &self.devvp.cache;
-        let written = cache.write(device, self.place.key, frame, self.place.whole);
-        cache.written_alone(&self.devvp.device);
-        written
+        cache.write(device, self.place.key, frame, self.place.whole)
     }
 
     /// The same, with what has to be written before it. No buffer is busy meanwhile.
@@ -455,20 +453,6 @@ impl BufMut {
         match state.table.peek(&key) {
             Some(entry) if entry.failed => Err(Errno::EIO),
             _ => Ok(()),
-        }
-    }
-
-    /// Starts writing it, or leaves it to a flush if others come before it; if writes are held, that is left to the
-    /// transaction.
-    pub fn bawrite(mut self) {
-        self.hold();
-        if self.was_dirty || self.after > 0 {
-            return self.settle_dirty();
-        }
-        if let Some(frame) = self.frame.take() {
-            let device = self.devvp.device.clone();
-            let cache = &self.devvp.cache;
-            cache.start_write(device, self.place.key, frame, self.place.whole, |_| ());
         }
     }
 

@@ -50,7 +50,7 @@ impl BufCache {
         }
         state.held -= released;
         state.dirty += released;
-        state.top = state.top.max(state.base);
+        state.ranked(state.base);
         released
     }
 }

@@ -6,9 +6,8 @@
 //!
 //! - [`Buf`]: the contents as they were when read. It shares the cache's page; a later change does not show.
 //! - [`BufMut`]: the buffer to be changed, by one thread at a time; others wait. It ends with
-//!   [`bwrite`](BufMut::bwrite) (and waits for the disk), [`bawrite`](BufMut::bawrite) (starts), or
-//!   [`bdwrite`](BufMut::bdwrite) (later: at a flush, or when room is needed). Everything that is ever written
-//!   starts in `write.rs`.
+//!   [`bwrite`](BufMut::bwrite) (and waits for the disk) or [`bdwrite`](BufMut::bdwrite) (later: at a flush, or when
+//!   room is needed). Everything that is ever written starts in `write.rs`.
 //!
 //! The number of buffers is fixed when the cache is made: about 5 % of the memory there is. When none can be
 //! had, because all are being read or written, a reader reads past the cache.
@@ -26,9 +25,11 @@
 //! buffer one of at least `r + 1`. A buffer that is dirty already with a lower rank cannot be changed so: it is written
 //! first, with all that comes before it. What becomes dirty while buffers up to some rank are being written gets a
 //! higher one, so this ends. A buffer that could not be written holds nobody else back. Where writes are held for a
-//! transaction, that is what orders them. A device that has a cache is told to empty it between two ranks.
+//! transaction, that is what orders them. A device that has a cache is told to empty it between two ranks; a buffer that is
+//! clean, but may be in such a cache only, counts with the rank that it was written with.
 //!
-//! The ranks are in `order.rs`, with all that writes more than one buffer: neighbours of a rank go in one request.
+//! The ranks are in `order.rs`, with all that writes more than one buffer: neighbours of a rank go in one request. What
+//! devices' caches may hold is in `volatile.rs`.
 //!
 //! # Buffers of a transaction
 //!
@@ -49,6 +50,7 @@
 mod buf;
 mod held;
 mod order;
+mod volatile;
 mod write;
 
 pub use buf::{Buf, BufMut, Devvp};
@@ -65,6 +67,7 @@ use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::Frame;
 use rumpkern::uvm::dma::IoFrame;
 use rumpuser::{Errno, PAGE_SIZE};
+use volatile::Volatile;
 
 /// The largest buffer, in bytes: one page.
 pub const MAX_BUF: usize = PAGE_SIZE;
@@ -92,7 +95,7 @@ struct Entry {
     held: bool,
     /// The device, as long as it has to be written.
     device: Option<Arc<dyn BlockIo>>,
-    /// While it is dirty: buffers with lower ones are written before it.
+    /// While it is dirty: buffers with lower ones are written before it. Then the one it was written with, or a higher one.
     rank: u64,
     /// The number of the flush that tried to write it last.
     tried: u64,
@@ -107,10 +110,11 @@ struct State {
     base: u64,
     /// The highest rank so far.
     top: u64,
+    /// Buffers so far that became dirty with a lower rank than the highest.
+    lower: u64,
     /// Flushes so far.
     flushes: u64,
-    /// By device with a cache of its own: ranks below this one, of buffers that were written, are stable.
-    stable: [(u64, u64); STABLE],
+    volatile: Volatile,
     /// Dirty buffers cannot be written before others are: looked for in vain since the last was.
     stuck: bool,
 }
@@ -226,8 +230,9 @@ impl BufCache {
                 held: 0,
                 base: 1,
                 top: 0,
+                lower: 0,
                 flushes: 0,
-                stable: [(0, 0); STABLE],
+                volatile: Volatile::new(),
                 stuck: false,
             }),
             capacity,
@@ -312,7 +317,8 @@ impl BufCache {
                 failed: false,
                 held: false,
                 device: None,
-                rank: 0,
+                // It was here before, perhaps.
+                rank: state.volatile.highest(key.0),
                 tried: 0,
             };
             if state.others() < self.capacity && state.table.insert(key, entry).is_ok() {
@@ -394,6 +400,7 @@ impl BufCache {
     fn settle(&self, key: Key, frame: Frame, how: Settled) -> bool {
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        let mut ranked = None;
         if let Some(entry) = state.table.peek_mut(&key) {
             entry.frame = Some(frame);
             let was = (entry.dirty, entry.held);
@@ -406,7 +413,7 @@ impl BufCache {
                 Settled::Dirty(device, after) => {
                     if !entry.dirty {
                         entry.rank = after.max(state.base);
-                        state.top = state.top.max(entry.rank);
+                        ranked = Some(entry.rank);
                     }
                     entry.dirty = true;
                     entry.device = Some(device);
@@ -422,6 +429,9 @@ impl BufCache {
             }
             state.dirty = state.dirty + usize::from(entry.dirty) - usize::from(was.0);
             state.held = state.held + usize::from(entry.held) - usize::from(was.1);
+        }
+        if let Some(rank) = ranked {
+            state.ranked(rank);
         }
         state.table.touch(&key);
         let are_many = self.are_many_dirty(state) && !state.stuck;
@@ -465,6 +475,7 @@ impl BufCache {
         loop {
             let found = state.table.oldest_first().find(|(key, _)| key.0 == dev);
             let Some((&key, entry)) = found else {
+                state.volatile.forget(dev);
                 return;
             };
             if entry.frame.is_none() {

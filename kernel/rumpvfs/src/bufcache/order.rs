@@ -1,7 +1,7 @@
 //! Writing dirty buffers in the order of their ranks.
 
 use super::{BufCache, Entry, Key, Settled, State, take};
-use crate::specfs::{self, BlockIo};
+use crate::specfs::BlockIo;
 use crate::vnode::Wait;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -77,21 +77,42 @@ impl Batch {
 )]
 enum Next {
     /// These, of the lowest rank, can be written.
-    Write(Batch, u64),
+    Write(Batch, Turn),
     /// Those of the lowest rank are all busy.
     Busy,
     /// There are none.
     Nothing,
 }
 
+/// Whose turn it is, as a look at the table found it.
+#[derive(Clone, Copy)]
+struct Turn {
+    rank: u64,
+    /// The number of the flush that this is for.
+    flush: u64,
+    /// What [`State::lower`] was, if something can become dirty with a lower rank than this.
+    lower: Option<u64>,
+}
+
+/// Something of a lower rank became dirty since the look at the table, or was written and is not stable yet: look again.
+struct Overtaken;
+
+/// How often writing that nobody asked for looks again, before it sees to it that it is not overtaken any more.
+const LOOKS: usize = 2;
+
 impl State {
     /// The rank of a change that must come after others.
     pub(super) fn rank_after(&self, before: &Before<'_>) -> u64 {
         let rank = |sector: &u64| {
             let key = (before.dev, sector - sector % before.unit);
-            match self.table.peek(&key) {
-                Some(entry) if entry.dirty => entry.rank + 1,
-                _ => 0,
+            let rank = match self.table.peek(&key) {
+                Some(entry) if entry.dirty => return entry.rank + 1,
+                Some(entry) => entry.rank,
+                None => self.volatile.highest(before.dev),
+            };
+            match self.volatile.may_hold(before.dev, rank) {
+                true => rank + 1,
+                false => 0,
             }
         };
         let highest = before.sectors.iter().map(rank).max();
@@ -134,28 +155,59 @@ impl State {
             (0, false) => Next::Nothing,
             _ => {
                 sectors[..count].sort_unstable();
-                Next::Write(Batch { sectors, count }, lowest)
+                let turn = Turn {
+                    rank: lowest,
+                    flush: self.flushes,
+                    lower: (lowest > self.base).then_some(self.lower),
+                };
+                Next::Write(Batch { sectors, count }, turn)
             }
         }
+    }
+
+    /// A buffer became dirty with this rank.
+    pub(super) fn ranked(&mut self, rank: u64) {
+        self.lower += u64::from(rank < self.top);
+        self.top = self.top.max(rank);
+    }
+
+    /// Whether it is still the turn of these, on `device`: if something of a lower rank became dirty meanwhile, it is in place, and
+    /// stable.
+    fn check(&mut self, device: &Arc<dyn BlockIo>, turn: &mut Turn) -> Result<(), Overtaken> {
+        let dev = device.dev();
+        if turn.lower.is_some_and(|lower| lower != self.lower) {
+            let mut entries = self.table.oldest_first();
+            let is_lower = |entry: &Entry| entry.dirty && !entry.failed && entry.rank < turn.rank;
+            if entries.any(|(key, entry)| key.0 == dev && is_lower(entry)) {
+                return Err(Overtaken);
+            }
+            turn.lower = Some(self.lower);
+        }
+        if device.info().volatile_cache && self.volatile.may_hold(dev, turn.rank.saturating_sub(1))
+        {
+            return Err(Overtaken);
+        }
+        Ok(())
     }
 }
 
 impl BufCache {
-    /// Starts writing those at `sectors` of rank `rank`, neighbours together. What changed meanwhile is left.
+    /// Starts writing those at `sectors`, whose turn it is, neighbours together. What changed meanwhile is left.
     fn start_writes(
         self: &Arc<Self>,
         device: &Arc<dyn BlockIo>,
         sectors: &[u64],
-        (rank, flush): (u64, u64),
-    ) {
-        self.settle_before(device, rank);
+        mut turn: Turn,
+    ) -> Result<(), Overtaken> {
+        self.settle_before(device, turn.rank);
         let most_bytes = device.info().max_bytes;
         let dev = device.dev();
         let mut keys = sectors.iter().map(|sector| (dev, *sector)).peekable();
         while let Some(first) = keys.next() {
             let mut cluster = kmem::try_vec(CLUSTER).unwrap_or_default();
             let mut state = self.state.lock();
-            let Some(writing) = self.take_ranked(&mut state, first, rank, flush) else {
+            state.check(device, &mut turn)?;
+            let Some(writing) = take_ranked(&mut state, first, &turn) else {
                 continue;
             };
             let (mut end, mut bytes) = (end_of(&writing), writing.bytes);
@@ -169,7 +221,7 @@ impl BufCache {
             while cluster.len() < CLUSTER
                 && bytes < most_bytes
                 && let Some(key) = keys.next_if_eq(&end)
-                && let Some(writing) = self.take_ranked(&mut state, key, rank, flush)
+                && let Some(writing) = take_ranked(&mut state, key, &turn)
             {
                 (end, bytes) = (end_of(&writing), bytes + writing.bytes);
                 cluster.push(writing);
@@ -177,59 +229,7 @@ impl BufCache {
             drop(state);
             self.start_cluster(device, cluster);
         }
-    }
-
-    /// Sees to it that what was written of lower ranks is stable, before a device with a cache of its own gets something of rank
-    /// `rank`.
-    fn settle_before(&self, device: &Arc<dyn BlockIo>, rank: u64) {
-        if !device.info().volatile_cache {
-            return;
-        }
-        let known = |place: &&mut (u64, u64)| place.0 == device.dev();
-        let mut state = self.state.lock();
-        let place = state.stable.iter_mut().find(known);
-        let is_stable = place.is_some_and(|place| place.1 >= rank);
-        drop(state);
-        if is_stable {
-            return;
-        }
-        if let Err(errno) = specfs::flush(&**device) {
-            log::error!("{}: its cache could not be flushed: {errno}", device.name());
-            return;
-        }
-        let mut state = self.state.lock();
-        let free = |place: &(u64, u64)| place.0 == device.dev();
-        let at = state.stable.iter().position(free);
-        let at = at.or_else(|| state.stable.iter().position(|place| place.1 == 0));
-        if let Some(at) = at {
-            state.stable[at] = (device.dev(), rank);
-        }
-    }
-
-    /// Something was written to `device` out of its turn: what comes next has to wait until it is stable.
-    pub(super) fn written_alone(&self, device: &Arc<dyn BlockIo>) {
-        let dev = device.dev();
-        let mut state = self.state.lock();
-        if let Some(place) = state.stable.iter_mut().find(|place| place.0 == dev) {
-            *place = (0, 0);
-        }
-    }
-
-    /// Takes a dirty buffer to write it, if it still has that rank.
-    fn take_ranked(
-        &self,
-        state: &mut MutexGuard<'_, State>,
-        key: Key,
-        rank: u64,
-        flush: u64,
-    ) -> Option<Writing> {
-        let entry = state.table.peek_mut(&key)?;
-        if !entry.dirty || entry.rank != rank {
-            return None;
-        }
-        entry.tried = flush;
-        let (_, frame, bytes) = take(state, &key)?;
-        Some(Writing { key, frame, bytes })
+        Ok(())
     }
 
     /// Starts writing buffers that lie next to each other.
@@ -287,16 +287,23 @@ impl BufCache {
     /// Starts writing the oldest dirty buffers of the lowest rank, if they can be written now: those that are changed again
     /// and again, as maps are, stay. Those that failed are tried again by a flush only.
     pub(super) fn write_some(self: &Arc<Self>, device: &Arc<dyn BlockIo>) {
-        let mut state = self.state.lock();
         let few = (self.capacity / 4).clamp(1, BATCH);
-        let flush = state.flushes;
-        let found = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(few));
-        let Next::Write(batch, rank) = found else {
-            state.stuck = true;
-            return;
-        };
-        drop(state);
-        self.start_writes(device, batch.sectors(), (rank, flush));
+        for look in 0..=LOOKS {
+            let mut state = self.state.lock();
+            let found = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(few));
+            let Next::Write(batch, mut turn) = found else {
+                state.stuck = true;
+                return;
+            };
+            if look == LOOKS {
+                state.base = state.base.max(turn.rank);
+                turn.lower = None;
+            }
+            drop(state);
+            if self.start_writes(device, batch.sectors(), turn).is_ok() {
+                return;
+            }
+        }
     }
 
     /// Waits until something settles, if there is no room and all that could go is being written or changed.
@@ -324,9 +331,11 @@ impl BufCache {
             match state.next(device.dev(), rank, given_up(flush), None) {
                 Next::Nothing => return,
                 Next::Busy => state = self.settled.wait(state),
-                Next::Write(batch, lowest) => {
+                Next::Write(batch, turn) => {
                     drop(state);
-                    self.start_writes(device, batch.sectors(), (lowest, flush));
+                    // If others wrote something meanwhile that has to be stable first, the next look is for the same.
+                    let _overtaken =
+                        self.start_writes(device, batch.sectors(), Turn { flush, ..turn });
                     state = self.state.lock();
                 }
             }
@@ -373,10 +382,10 @@ impl BufCache {
         loop {
             let found = state.next(device.dev(), rank, given_up(flush), None);
             drop(state);
-            let Next::Write(batch, lowest) = found else {
+            let Next::Write(batch, turn) = found else {
                 return rank;
             };
-            self.start_writes(device, batch.sectors(), (lowest, flush));
+            let _overtaken = self.start_writes(device, batch.sectors(), Turn { flush, ..turn });
             state = self.state.lock();
         }
     }
@@ -397,6 +406,18 @@ impl State {
         let first = ranks.next();
         ranks.all(|rank| Some(rank) == first)
     }
+}
+
+/// Takes a dirty buffer to write it, if it still has the rank whose turn it is.
+fn take_ranked(state: &mut MutexGuard<'_, State>, key: Key, turn: &Turn) -> Option<Writing> {
+    let entry = state.table.peek_mut(&key)?;
+    if !entry.dirty || entry.rank != turn.rank {
+        return None;
+    }
+    entry.tried = turn.flush;
+    let (device, frame, bytes) = take(state, &key)?;
+    state.writes(&device, turn.rank);
+    Some(Writing { key, frame, bytes })
 }
 
 /// Those that flush number `flush` could not write.

@@ -95,7 +95,7 @@ impl BufCache {
         }
     }
 
-    /// The same, and waits for it.
+    /// The same, out of its turn, and waits for it. What comes after it has to wait until it is stable.
     pub(super) fn write(
         self: &Arc<Self>,
         device: Arc<dyn BlockIo>,
@@ -111,16 +111,22 @@ impl BufCache {
             }
         };
         let theirs = finished.clone();
+        let volatile = device.clone();
+        self.state.lock().writes(&volatile, 0);
         self.start_write(device, key, frame, bytes, move |result| {
             *theirs.0.lock() = Some(result);
             theirs.1.notify_all();
         });
-        let mut result = finished.0.lock();
-        loop {
-            match *result {
-                Some(result) => return result,
-                None => result = finished.1.wait(result),
+        let mut guard = finished.0.lock();
+        let result = loop {
+            match *guard {
+                Some(result) => break result,
+                None => guard = finished.1.wait(guard),
             }
-        }
+        };
+        drop(guard);
+        // Again: a flush that began meanwhile need not have found it in the device's cache.
+        self.state.lock().writes(&volatile, 0);
+        result
     }
 }
