@@ -282,7 +282,9 @@ impl Server {
             }
         });
         for slot in ended {
-            if let Some(client) = self.clients.lock().get(slot) {
+            // Not in the condition: the table would stay locked, and ending a connection takes it out of there.
+            let client = self.clients.lock().get(slot);
+            if let Some(client) = client {
                 self.end(slot, &client);
             }
         }
