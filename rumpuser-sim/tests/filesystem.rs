@@ -308,7 +308,8 @@ fn one_page_is_refused(universe: &Universe) {
         thread.join();
     }
     refusal::end();
-    for mut worker in std::mem::take(&mut *finished.lock().expect("nobody panicked")) {
+    let workers = std::mem::take(&mut *finished.lock().expect("nobody panicked"));
+    for mut worker in workers {
         worker.verify_all(Expected::default());
     }
     system.vfs.unmount(&mount).expect("it can be unmounted");

@@ -117,7 +117,8 @@ impl TxQueue {
     }
 
     pub(crate) fn wake_thread(&self) {
-        if let Some(thread) = self.state.lock().thread {
+        let thread = self.state.lock().thread;
+        if let Some(thread) = thread {
             host().threads().unpark(thread);
         }
     }

@@ -59,7 +59,8 @@ impl Fake {
     }
 
     fn wake(&self) {
-        if let Some(thread) = self.state.lock().unwrap().listener {
+        let listener = self.state.lock().unwrap().listener;
+        if let Some(thread) = listener {
             rumpuser::host().threads().unpark(thread);
         }
     }

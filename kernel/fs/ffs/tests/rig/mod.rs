@@ -131,7 +131,8 @@ impl Disk {
             for mut bio in requests {
                 let len: usize = bio.frames.iter().map(|io| io.len).sum();
                 let sectors = bio.sector..bio.sector + (len / SECTOR_SIZE) as u64;
-                let result = match wrong.lock().unwrap().strike(bio.op, sectors) {
+                let goes_wrong = wrong.lock().unwrap().strike(bio.op, sectors);
+                let result = match goes_wrong {
                     true => Err(Errno::EIO),
                     false => serve(&mut theirs.lock().unwrap(), &left, &mut bio),
                 };

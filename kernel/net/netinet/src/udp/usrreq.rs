@@ -96,7 +96,8 @@ impl Pcb for UdpUser {
             return Err(Errno::EADDRNOTAVAIL);
         }
         let shared = SoOptions::SO_REUSEADDR | SoOptions::SO_REUSEPORT;
-        let share = match so.lock().options.intersects(shared) {
+        let is_shared = so.lock().options.intersects(shared);
+        let share = match is_shared {
             true => Share::Yes,
             false => Share::No,
         };
