@@ -1,6 +1,7 @@
 //! An image as a disk of the kernel's.
 //!
-//! A read that the host's page cache can answer is answered at once, in the thread that asks (preadv2(2), `RWF_NOWAIT`);
+//! A read that the host's page cache can answer is answered at once, in the thread that asks (preadv2(2), `RWF_NOWAIT`), as is a small
+//! write to an image that the host keeps in memory, which waits for nothing and needs no flush either;
 //! what would have to wait goes to a few threads that are started when there is first something to do. What is read or
 //! written past the kernel's cache moves between the host's and the program's own memory, in the program's thread.
 
@@ -23,6 +24,8 @@ use std::sync::{Arc, Weak};
 const WORKERS: usize = 4;
 /// Segments of a request; the system takes 1024 (`UIO_MAXIOV`).
 const SEGMENTS: usize = 256;
+/// A write to memory takes another thread if it is larger: that one may copy while the caller goes on.
+const SMALL_WRITE: usize = 64 << 10;
 
 /// The disk.
 pub(crate) struct ImageDisk {
@@ -64,7 +67,7 @@ impl ImageDisk {
             sectors,
             sector_size: SECTOR_SIZE as u32,
             read_only,
-            volatile_cache: true,
+            volatile_cache: !image.is_in_memory(),
             discard: is_file,
             max_segments: SEGMENTS,
             max_bytes: 1 << 20,
@@ -136,6 +139,12 @@ impl Backend for ImageDisk {
         let mut queue = self.shared.queue.lock();
         if queue.ended {
             return Err((Errno::ENXIO, bio));
+        }
+        if self.shared.is_small_write(&bio) {
+            drop(queue);
+            let result = self.shared.write(&bio);
+            finish(bio, result);
+            return Ok(());
         }
         queue.jobs.push_back(bio);
         if !self.staff(&mut queue)
@@ -252,6 +261,12 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is a write that the calling thread does best itself.
+    fn is_small_write(&self, bio: &Bio) -> bool {
+        let bytes = || bio.frames.iter().map(|io| io.len).sum::<usize>();
+        bio.op == BioOp::Write && self.image.is_in_memory() && bytes() <= SMALL_WRITE
     }
 
     fn write(&self, bio: &Bio) -> Result<(), Errno> {

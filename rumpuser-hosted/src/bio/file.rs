@@ -60,7 +60,7 @@ impl FileDisk {
             sectors: length / SECTOR_SIZE as u64,
             sector_size: SECTOR_SIZE as u32,
             read_only,
-            volatile_cache: true,
+            volatile_cache: !image.is_in_memory(),
             discard: image.is_file(),
             max_segments: 256,
             max_bytes: 1 << 20,

@@ -2,7 +2,7 @@
 
 use crate::errno::{from_io, from_rustix};
 use rumpuser::Errno;
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock, fstatfs};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -17,7 +17,11 @@ pub struct ImageFile {
     file: File,
     bytes: u64,
     is_file: bool,
+    is_in_memory: bool,
 }
+
+/// File systems that have nothing but memory: `f_type` of statfs(2), `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 impl ImageFile {
     /// Opens and locks `path`.
@@ -51,7 +55,9 @@ impl ImageFile {
         let bytes = file
             .seek(SeekFrom::End(0))
             .map_err(|error| from_io(&error))?;
+        let kept_in = fstatfs(&file).map_err(from_rustix)?.f_type;
         Ok(ImageFile {
+            is_in_memory: kind.is_file() && IN_MEMORY.contains(&(kept_in as u32)),
             file,
             bytes,
             is_file: kind.is_file(),
@@ -66,6 +72,11 @@ impl ImageFile {
     /// Whether it is a file, not a device.
     pub fn is_file(&self) -> bool {
         self.is_file
+    }
+
+    /// Whether the host keeps it in memory, as in a tmpfs: writing never waits, and what is written is as stable as it gets.
+    pub fn is_in_memory(&self) -> bool {
+        self.is_in_memory
     }
 
     /// Lets others lock it, though it stays open: for whoever will not use it any more.
