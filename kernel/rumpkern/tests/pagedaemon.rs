@@ -545,6 +545,38 @@ fn a_run_of_pages_is_had_from_memory_in_single_pieces() {
 }
 
 #[test]
+fn a_run_that_no_page_in_the_world_makes_room_for_is_refused_in_the_end() {
+    let (_turn, kernel) = kernel();
+    let lwp = kernel.attach("test").expect("attached");
+    let run = |how| {
+        let layout = std::alloc::Layout::from_size_align(100 * PAGE_SIZE, 16).expect("a layout");
+        rumpkern::kmem::Run::alloc(layout, how)
+    };
+    // A page behind each run that there is; nobody gives those back, and nearly all memory is free.
+    let mut between = Vec::new();
+    while let Ok(found) = run(Alloc::NoWait) {
+        between.push(Frame::alloc(Alloc::NoWait).expect("a page"));
+        drop(found);
+    }
+    assert!(between.len() < 20, "{} runs", between.len());
+    let before = uvm::stats();
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiter = rumpkern::spawn("waiter", move || {
+        let refused = run(Alloc::Wait).err();
+        tell.send(refused).expect("somebody listens");
+    });
+    let refused = told.recv_timeout(Duration::from_secs(60));
+    assert_eq!(refused, Ok(Some(Errno::ENOMEM)));
+    waiter.expect("a thread").join();
+    let stats = uvm::stats();
+    assert!(stats.hopeless > before.hopeless && stats.waiters == 0);
+    drop(between);
+    assert!(run(Alloc::Wait).is_ok());
+    drop(lwp);
+    kernel.shutdown();
+}
+
+#[test]
 fn frames_clusters_and_runs_of_many_threads_share_the_budget() {
     let (_turn, kernel) = kernel();
     let _lwp = kernel.attach("test").expect("attached");

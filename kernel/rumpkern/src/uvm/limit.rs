@@ -167,15 +167,34 @@ fn wanted() -> usize {
     }
 }
 
-/// How many pages the pagedaemon should free now.
-pub(super) fn shortage() -> usize {
+/// What the pagedaemon should free now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shortage {
+    /// So many pages,
+    pub(super) pages: usize,
+    /// also if as many are free, since they do not lie together.
+    pub(super) is_of_runs: bool,
+}
+
+pub(super) fn shortage() -> Shortage {
     let free = free_usable();
     let wanted = wanted();
-    let missing = match FRAGMENTED.swap(false, Ordering::Relaxed) {
+    let is_of_runs = FRAGMENTED.swap(false, Ordering::Relaxed);
+    let missing = match is_of_runs {
         true => wanted,
         false => wanted.saturating_sub(free),
     };
-    marks().free_target.saturating_sub(free).max(missing)
+    Shortage {
+        pages: marks().free_target.saturating_sub(free).max(missing),
+        is_of_runs,
+    }
+}
+
+/// What was to be freed could not be: who waits for a run of pages, which nothing wakes then, still does.
+pub(super) fn remains(shortage: Shortage) {
+    if shortage.is_of_runs && RUN_WAITERS.load(Ordering::SeqCst) > 0 {
+        FRAGMENTED.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The most that may be in use after an allocation.
@@ -305,7 +324,11 @@ fn wait_for(pages: u32, purpose: Purpose) -> Result<u32, Errno> {
     };
     RUN_WAITERS.fetch_sub((pages > 1) as usize, Ordering::SeqCst);
     WANTED.fetch_sub(pages as usize, Ordering::SeqCst);
-    WAITERS.fetch_sub(1, Ordering::SeqCst);
+    let was_last = WAITERS.fetch_sub(1, Ordering::SeqCst) == 1;
+    if was_last && result.is_err() {
+        // Whoever waits from now on is not one of those that it has given up on.
+        pagedaemon::kick();
+    }
     // It may have been woken for a page and have got an earlier one: pass the wake-up on.
     if woken && WAITERS.load(Ordering::SeqCst) > 0 && free_usable() > 0 {
         wake(1);

@@ -220,7 +220,7 @@ fn run() {
         let given = limit::given();
         let outstanding = OUTSTANDING.load(Ordering::SeqCst);
         let tried = STARTED.load(Ordering::SeqCst) + BUSY.load(Ordering::Relaxed);
-        let freed = round(shortage);
+        let freed = round(shortage.pages);
         let waiters = limit::counts().waiters;
         if freed > 0 {
             (hopeless, vain) = (0, 0);
@@ -228,6 +228,7 @@ fn run() {
             host().threads().yield_now();
             continue;
         }
+        limit::remains(shortage);
         if OUTSTANDING.load(Ordering::SeqCst) > 0 {
             // Completions kick.
             hopeless = 0;
@@ -255,7 +256,7 @@ fn run() {
             continue;
         }
         hopeless += 1;
-        give_up(hopeless, shortage);
+        give_up(hopeless, shortage.pages);
     }
 }
 
