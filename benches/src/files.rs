@@ -1,25 +1,27 @@
-//! Work on files: ten thousand small ones, a large one, a tree. What the Linux guest runs on its disk, and what measures both guests.
+//! Work on files: ten thousand small ones, a large one, a tree, an archive of this project's sources. What the Linux guest runs on its disk, and what measures both guests.
 //!
 //! Each phase that writes ends with a sync, so that both guests have put on the disk what they were given. *Cold* is after an unmount
-//! and a mount. Both disks are empty volumes of 512 MiB with 4 KiB to a small file: ext4 with its journal, and UFS2.
+//! and a mount. Both disks are volumes of 512 MiB with 4 KiB to a small file and nothing but the archive on them: ext4 with its journal, and UFS2.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use rump_tests::{scratch, setup};
-use rustix::fs::sync;
+use rump_tests::{root, scratch, setup};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, sync, utimensat};
 use rustix::mount::{self, MountFlags, UnmountFlags};
 
 use crate::guest::{Job, Kind, Kit};
 use crate::measure::PLENTY;
 use crate::report::{Better, Row};
+use crate::ustar::{self, Member};
 
 /// The phases as both guests print them, and what a row calls them.
-pub const PHASES: [(&str, &str); 9] = [
+pub const PHASES: [(&str, &str); 10] = [
     ("create", "create 10,000 of 1 KiB, sync"),
     ("stat-warm", "stat 10,000, warm"),
     ("stat-cold", "stat 10,000, cold"),
@@ -29,6 +31,7 @@ pub const PHASES: [(&str, &str); 9] = [
     ("read-warm", "read 64 MiB, warm"),
     ("read-cold", "read 64 MiB, cold"),
     ("copy", "copy 2,000 in 100, 20 MiB, sync"),
+    ("untar", "untar sources four times, sync"),
 ];
 
 const SMALL_FILES: u32 = 10_000;
@@ -37,6 +40,7 @@ const LARGE: usize = 64 << 20;
 const PIECE: usize = 64 << 10;
 const DIRECTORIES: u32 = 100;
 const FILES_EACH: u32 = 20;
+const UNPACKED: u32 = 4;
 
 /// How long a guest may take for all of it.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -49,7 +53,7 @@ pub fn rows() -> Vec<Row> {
 
 /// The rows of our guest with a log beside itself without: of those that change many names, the log is to be five times as fast.
 pub fn rows_of_log() -> Vec<Row> {
-    let changes_names = |phase| ["create", "rename", "delete", "copy"].contains(&phase);
+    let changes_names = |phase| ["create", "rename", "delete", "copy", "untar"].contains(&phase);
     let row =
         |(phase, name)| Row::new(name, "s", Better::Less, changes_names(phase).then_some(5.0));
     PHASES.into_iter().map(row).collect()
@@ -65,7 +69,7 @@ pub fn add(rows: &mut [Row], seconds: &[f64], is_ours: bool) {
     }
 }
 
-/// The empty disks, which every run gets a copy of.
+/// The disks, which every run gets a copy of.
 pub struct Disks {
     folder: PathBuf,
 }
@@ -73,10 +77,24 @@ pub struct Disks {
 impl Disks {
     /// Makes both.
     pub fn make() -> Result<Self> {
-        setup::need(&["makefs", "mke2fs"]);
+        setup::need(&["makefs", "mke2fs", "tar"]);
         let folder = scratch("benches/files");
-        let empty = folder.join("empty");
-        fs::create_dir_all(&empty)?;
+        let contents = folder.join("contents");
+        fs::create_dir_all(&contents)?;
+        // What git(1) would not have is not of the sources.
+        let done = Command::new("tar")
+            .args(["--format=ustar", "--sort=name", "--exclude=./.git"])
+            .args(["--exclude=target", "--exclude=core.*", "-cf"])
+            .arg(contents.join("source.tar"))
+            .arg("-C")
+            .arg(root())
+            .arg(".")
+            .output()?;
+        ensure!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         let path = format!(
             "{}:/usr/sbin:/sbin",
             std::env::var("PATH").unwrap_or_default()
@@ -85,21 +103,22 @@ impl Disks {
         let done = Command::new("makefs")
             .env("PATH", &path)
             .args(["-t", "ffs", "-B", "le", "-s", "512m", "-o", geometry])
-            .arg(folder.join("empty.ffs"))
-            .arg(&empty)
+            .arg(folder.join("new.ffs"))
+            .arg(&contents)
             .output()?;
         ensure!(
             done.status.success(),
             "{}",
             String::from_utf8_lossy(&done.stderr)
         );
-        let image = folder.join("empty.ext4");
+        let image = folder.join("new.ext4");
         let _ = fs::remove_file(&image);
         // What mke2fs would leave for the guest to do later.
         let all_now = "lazy_itable_init=0,lazy_journal_init=0";
         let done = Command::new("mke2fs")
             .env("PATH", &path)
-            .args(["-q", "-t", "ext4", "-E", all_now])
+            .args(["-q", "-t", "ext4", "-E", all_now, "-d"])
+            .arg(&contents)
             .args([image.as_os_str(), "512M".as_ref()])
             .output()?;
         ensure!(
@@ -110,11 +129,11 @@ impl Disks {
         Ok(Self { folder })
     }
 
-    /// A new empty disk for a guest.
+    /// A new disk for a guest.
     fn fresh(&self, kind: Kind) -> Result<PathBuf> {
         let from = match kind {
-            Kind::Rump => "empty.ffs",
-            Kind::Linux => "empty.ext4",
+            Kind::Rump => "new.ffs",
+            Kind::Linux => "new.ext4",
         };
         let disk = self.folder.join("disk");
         fs::copy(self.folder.join(from), &disk)?;
@@ -167,7 +186,8 @@ pub fn run(device: &Path, folder: &Path) -> Result<()> {
     work.mount()?;
     work.small()?;
     work.large()?;
-    work.tree()
+    work.tree()?;
+    work.untar()
 }
 
 struct Work {
@@ -294,6 +314,59 @@ impl Work {
             sync();
             Ok(())
         })
+    }
+}
+
+impl Work {
+    fn untar(&self) -> Result<()> {
+        // Warm, as what was just fetched is.
+        io::copy(&mut File::open(self.at("source.tar"))?, &mut io::sink())?;
+        phase("untar", || {
+            for n in 0..UNPACKED {
+                unpack(&self.at("source.tar"), &self.at(&format!("unpacked{n}")))?;
+            }
+            sync();
+            Ok(())
+        })
+    }
+}
+
+fn unpack(archive: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to)?;
+    let mut archive = File::open(archive)?;
+    let mut piece = vec![0; PIECE];
+    let mut header = [0; ustar::BLOCK];
+    loop {
+        archive.read_exact(&mut header)?;
+        let Some(member) = Member::parse(&header) else {
+            return Ok(());
+        };
+        let path = to.join(&member.path);
+        if member.is_directory {
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+        } else {
+            let mut file = File::create(&path)?;
+            let mut left = member.size;
+            while left > 0 {
+                let count = left.min(PIECE);
+                archive.read_exact(&mut piece[..count.next_multiple_of(ustar::BLOCK)])?;
+                file.write_all(&piece[..count])?;
+                left -= count;
+            }
+        }
+        fs::set_permissions(&path, Permissions::from_mode(member.mode))?;
+        let time = Timespec {
+            tv_sec: member.modified,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        utimensat(CWD, &path, &times, AtFlags::empty())?;
     }
 }
 

@@ -9,6 +9,10 @@ mod guest;
 mod measure;
 mod rawread;
 mod report;
+#[path = "../images/files/src/ustar.rs"]
+mod ustar;
+
+extern crate alloc;
 
 use std::path::PathBuf;
 
@@ -66,7 +70,7 @@ enum Group {
     Http,
     /// Reads straight from the disk
     Disk,
-    /// Small files, a large file and a tree: made, looked at, renamed, copied, removed; with a log and without
+    /// Small files, a large file, a tree, an archive: made, looked at, renamed, copied, removed, unpacked; with a log and without
     Files,
     /// Our guest within little memory beside itself with plenty: files copied to and from a disk; needs no root
     Copies,

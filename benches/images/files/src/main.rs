@@ -6,18 +6,22 @@
 
 extern crate alloc;
 
+mod ustar;
+
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use rump::fs::{self, File};
+use rump::sys::Times;
 use rump::{Component, Config, Errno, Kernel, sys};
 use rumpkern::kmem::Kmem;
-use rumpkern::time::now;
+use rumpkern::time::{WallTime, now};
 use rumpkern::{aprint, uvm};
 use rumpvfs::Vfs;
 use rumpvfs::vnode::Wait;
+use ustar::Member;
 
 rumpuser_baremetal::entry!(main);
 
@@ -37,6 +41,7 @@ const LARGE: usize = 64 << 20;
 const PIECE: usize = 64 << 10;
 const DIRECTORIES: u32 = 100;
 const FILES_EACH: u32 = 20;
+const UNPACKED: u32 = 4;
 
 fn main() -> Result<(), Errno> {
     let mut config = Config::from_host();
@@ -50,6 +55,7 @@ fn main() -> Result<(), Errno> {
     work.small()?;
     work.large()?;
     work.tree()?;
+    work.untar()?;
     drop(process);
     let stats = uvm::stats();
     aprint!("memory {} of {} pages", stats.high_water, stats.limit);
@@ -168,6 +174,69 @@ impl Work {
             self.sync()
         })
     }
+}
+
+impl Work {
+    fn untar(&self) -> Result<(), Errno> {
+        // Warm, as what was just fetched is.
+        let (archive, mut piece) = (File::open("/source.tar")?, vec![0; PIECE]);
+        while archive.read(&mut piece)? > 0 {}
+        self.phase("untar", || {
+            (0..UNPACKED).try_for_each(|n| unpack(&format!("/unpacked{n}")))?;
+            self.sync()
+        })
+    }
+}
+
+fn unpack(to: &str) -> Result<(), Errno> {
+    fs::create_dir(to)?;
+    let archive = File::open("/source.tar")?;
+    let mut piece = vec![0; PIECE];
+    let mut header = [0; ustar::BLOCK];
+    loop {
+        get(&archive, &mut header)?;
+        let Some(member) = Member::parse(&header) else {
+            return Ok(());
+        };
+        let path = format!("{to}/{}", member.path);
+        if member.is_directory {
+            match fs::create_dir(&path) {
+                Err(Errno::EEXIST) => {}
+                made => made?,
+            }
+        } else {
+            let file = File::create(&path)?;
+            let mut left = member.size;
+            while left > 0 {
+                let count = left.min(PIECE);
+                get(&archive, &mut piece[..count.next_multiple_of(ustar::BLOCK)])?;
+                put(&file, &piece[..count])?;
+                left -= count;
+            }
+        }
+        sys::chmod(path.as_bytes(), member.mode as u16)?;
+        let time = Some(WallTime {
+            seconds: member.modified,
+            nanos: 0,
+        });
+        let times = Times {
+            atime: time,
+            mtime: time,
+        };
+        sys::utimens(path.as_bytes(), Some(times))?;
+    }
+}
+
+/// Fills `bytes`.
+fn get(file: &File, mut bytes: &mut [u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let count = file.read(bytes)?;
+        if count == 0 {
+            return Err(Errno::EIO);
+        }
+        bytes = &mut bytes[count..];
+    }
+    Ok(())
 }
 
 fn put(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
