@@ -22,7 +22,7 @@ mod pagedaemon;
 pub use cluster::{Cluster, MCLBYTES, MLEN, SmallBuffer};
 pub use limit::{MINIMUM_LIMIT_BYTES, Marks, fail_after, marks, plenty, short};
 pub use page::{Alloc, Frame, PageBytes};
-pub use pagedaemon::{Drain, Pageout, pageout_started, recycle, register_drain};
+pub use pagedaemon::{Drain, Pageout, Transit, pageout_started, recycle, register_drain};
 
 pub(crate) use limit::{Purpose, extend, give_pages, take_pages};
 pub(crate) use page::{KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem};

@@ -3,9 +3,10 @@
 //! One thread of the process's. A round: walk the inactive queue, freeing clean pages and starting to write dirty ones; if that did not do, ask the registered
 //! [`Drain`]s (caches, pools, slabs), lowest priority first. Pages being written are *outstanding*: the
 //! daemon counts them as on their way to being free, and never gives up while there are any; each completion
-//! frees pages, which wakes as many waiters.
+//! frees pages, which wakes as many waiters. Nor does it give up while a device reads into pages, or writes buffers, that can be
+//! freed only when it has ([`Transit`]): with little memory, most of it may be such pages.
 //!
-//! It is hopeless only if a round freed nothing, nothing is outstanding, and somebody waits: then it
+//! It is hopeless only if nothing was freed in several rounds, nothing is outstanding, and somebody waits: then it
 //! says so once, with the numbers, and tries again after a pause, since memory may also be freed by its
 //! owners. After [`PATIENCE`] such rounds in a row those that wait get `ENOMEM`: all memory is in use
 //! for what cannot be reclaimed, and waiting for ever would only hide it.
@@ -25,8 +26,8 @@ use rumpuser::{Errno, ThreadId, host};
 
 /// Hopeless rounds in a row after which waiters fail.
 const PATIENCE: u32 = 10;
-/// Rounds in a row that met busy pages only, or whose writes all came back without freeing a page, after which they count as
-/// hopeless: a lock that was only held is free by then.
+/// Rounds in a row that freed nothing while no device had a page, after which they count as hopeless: a lock that was only held is
+/// free by then, and who took pages has made use of them.
 const VAIN_ROUNDS: u32 = 64;
 /// Pause after such a round.
 const VAIN_PAUSE: Duration = Duration::from_millis(5);
@@ -40,12 +41,13 @@ static STARTING: AtomicBool = AtomicBool::new(false);
 
 /// Pages being written to be freed.
 static OUTSTANDING: AtomicUsize = AtomicUsize::new(0);
+/// Other pages that a device reads or writes.
+static IN_TRANSIT: AtomicUsize = AtomicUsize::new(0);
 static STARTED: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicU64 = AtomicU64::new(0);
 static FREED: AtomicU64 = AtomicU64::new(0);
 static WOKEN: AtomicU64 = AtomicU64::new(0);
 static SCANNED: AtomicU64 = AtomicU64::new(0);
-static BUSY: AtomicU64 = AtomicU64::new(0);
 static DRAINED: AtomicU64 = AtomicU64::new(0);
 static HOPELESS: AtomicU64 = AtomicU64::new(0);
 
@@ -135,6 +137,35 @@ impl Drop for Pageout {
     }
 }
 
+/// Pages that a device reads or writes, and that can be freed once it has: not given up on meanwhile.
+#[derive(Debug)]
+#[must_use = "dropping it says that the device is done with them"]
+pub struct Transit {
+    pages: usize,
+}
+
+impl Transit {
+    /// Counts `pages` pages.
+    pub fn begin(pages: usize) -> Transit {
+        IN_TRANSIT.fetch_add(pages, Ordering::SeqCst);
+        Transit { pages }
+    }
+}
+
+impl Drop for Transit {
+    fn drop(&mut self) {
+        IN_TRANSIT.fetch_sub(self.pages, Ordering::SeqCst);
+        if limit::short() {
+            kick();
+        }
+    }
+}
+
+/// Pages that a device has.
+fn with_devices() -> usize {
+    OUTSTANDING.load(Ordering::SeqCst) + IN_TRANSIT.load(Ordering::SeqCst)
+}
+
 /// Counters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
@@ -218,8 +249,7 @@ fn run() {
         KICKED.store(false, Ordering::SeqCst);
         let shortage = limit::shortage();
         let given = limit::given();
-        let outstanding = OUTSTANDING.load(Ordering::SeqCst);
-        let tried = STARTED.load(Ordering::SeqCst) + BUSY.load(Ordering::Relaxed);
+        let before = with_devices();
         let freed = round(shortage.pages);
         let waiters = limit::counts().waiters;
         if freed > 0 {
@@ -229,7 +259,7 @@ fn run() {
             continue;
         }
         limit::remains(shortage);
-        if OUTSTANDING.load(Ordering::SeqCst) > 0 {
+        if with_devices() > 0 {
             // Completions kick.
             hopeless = 0;
             pause(Some(BREATH));
@@ -243,14 +273,14 @@ fn run() {
             nap();
             continue;
         }
-        if outstanding > 0 || limit::given() != given {
+        if before > 0 || limit::given() != given {
             // Memory came while the round looked; who waits may not have run yet.
             host().threads().yield_now();
             continue;
         }
-        let tries = STARTED.load(Ordering::SeqCst) + BUSY.load(Ordering::Relaxed) - tried;
-        if tries > 0 && vain < VAIN_ROUNDS {
-            // There are pages to be had, when their locks are free or writes succeed.
+        if vain < VAIN_ROUNDS {
+            // There may be pages to be had when their locks are free, writes succeed, or somebody who took several has what he
+            // wants with them.
             vain += 1;
             pause(Some(VAIN_PAUSE));
             continue;
@@ -358,10 +388,10 @@ fn walk(want: usize, mut budget: usize, look: Look) -> usize {
         };
         match object.reclaim(index, how) {
             Reclaimed::Freed(pages) => freed += pages,
-            Reclaimed::Busy => {
-                BUSY.fetch_add(1, Ordering::Relaxed);
-            }
-            Reclaimed::PageoutStarted(_) | Reclaimed::Referenced | Reclaimed::Gone => {}
+            Reclaimed::PageoutStarted(_)
+            | Reclaimed::Busy
+            | Reclaimed::Referenced
+            | Reclaimed::Gone => {}
         }
     }
     SCANNED.fetch_add(seen, Ordering::Relaxed);

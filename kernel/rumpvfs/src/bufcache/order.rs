@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use rumpkern::kmem;
 use rumpkern::locks::MutexGuard;
-use rumpkern::uvm::Frame;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpkern::uvm::{Frame, Transit};
 use rumpuser::{Errno, SECTOR_SIZE};
 
 /// Buffers that one look at the table finds.
@@ -38,6 +38,8 @@ struct Going {
     device: Arc<dyn BlockIo>,
     cluster: Vec<Writing>,
     result: Result<(), Errno>,
+    /// Behind the buffers, which have settled when this goes.
+    _transit: Transit,
 }
 
 impl Drop for Going {
@@ -254,6 +256,7 @@ impl BufCache {
         let going = Going {
             cache: self.clone(),
             device: device.clone(),
+            _transit: Transit::begin(cluster.len()),
             cluster,
             result: Err(Errno::ENOMEM),
         };

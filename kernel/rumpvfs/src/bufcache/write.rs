@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use rumpkern::kmem;
 use rumpkern::locks::{Condvar, Mutex};
-use rumpkern::uvm::Frame;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
+use rumpkern::uvm::{Frame, Transit};
 use rumpuser::Errno;
 
 /// A buffer under way to the disk. It settles when this goes.
@@ -19,6 +19,8 @@ struct Going<F: FnOnce(Result<(), Errno>)> {
     frame: Option<Frame>,
     result: Result<(), Errno>,
     told: Option<F>,
+    /// Behind the buffer, which has settled when this goes.
+    _transit: Transit,
 }
 
 impl<F: FnOnce(Result<(), Errno>)> Drop for Going<F> {
@@ -71,6 +73,7 @@ impl BufCache {
             frame: Some(frame.clone()),
             result: Err(Errno::ENOMEM),
             told: Some(told),
+            _transit: Transit::begin(1),
         };
         let prepared = one(frame, bytes).and_then(|frames| {
             let done = kmem::try_box(move |frames: Vec<IoFrame>, result: Result<(), Errno>| {

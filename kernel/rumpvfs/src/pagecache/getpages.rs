@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::kmem;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
-use rumpkern::uvm::{self, Alloc, Frame, lru};
+use rumpkern::uvm::{self, Alloc, Frame, Transit, lru};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
 
 /// The most pages that are read in one go.
@@ -129,6 +129,12 @@ impl Vnode {
             .min(MAX_RUN)
             .min(self.end_page().saturating_sub(first));
         let mut frames = kmem::try_vec(count as usize)?;
+        if needed && uvm::short() {
+            // Where the first one lies is found out before there are pages in hand: readers who had theirs, and waited for one
+            // more, for a map, would wait for each other.
+            let end = self.size().next_multiple_of(SECTOR_SIZE as u64);
+            self.extent(first * PAGE, 0, end)?;
+        }
         // Even when memory is short a sequential reader moves in runs, of 64 KiB if that is little of it all.
         let waited_for = match needed {
             true => count.min((uvm::limit_pages() as u64 / 64).clamp(1, MIN_RUN)),
@@ -335,7 +341,11 @@ impl Vnode {
             return;
         };
         let vnode = self.clone();
-        let done = kmem::try_box(move |frames, result| vnode.read_done(first, frames, result));
+        let transit = Transit::begin(pages as usize);
+        let done = kmem::try_box(move |frames, result| {
+            vnode.read_done(first, frames, result);
+            drop(transit);
+        });
         let done = match done {
             Ok(done) => done,
             Err(errno) => {
