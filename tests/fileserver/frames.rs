@@ -1,6 +1,7 @@
 //! Frames that no good host would send, on a tap device in a namespace of its own. Needs root.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
@@ -101,6 +102,11 @@ fn malformed_frames_of_every_layer_leave_the_server_serving() {
             // A full queue of the tap device is no fault of the guest's.
             let _ = socket.send(&frame);
         }
+        // One may have said, rightly formed, that the client is elsewhere, and ARP believes whoever spoke last: the client asks anew, and
+        // is heard.
+        let mut forget = namespace.command(Path::new("ip"));
+        let forgotten = forget.args(["neigh", "flush", "all"]).status();
+        assert!(forgotten.expect("ip runs").success());
         assert_eq!(
             get(&namespace, &guest, "/1k.bin").body.len(),
             1024,
