@@ -185,8 +185,7 @@ impl State {
             }
             turn.lower = Some(self.lower);
         }
-        if device.info().volatile_cache && self.volatile.may_hold(dev, turn.rank.saturating_sub(1))
-        {
+        if device.info().volatile_cache && self.volatile.may_hold_below(dev, turn.rank) {
             return Err(Overtaken);
         }
         Ok(())

@@ -81,6 +81,12 @@ impl Volatile {
             .is_some_and(|device| device.unstable.low >= rank)
     }
 
+    /// Whether something that was written of ranks below `rank` may be unstable, as far as is known.
+    pub(super) fn may_hold_below(&self, dev: u64, rank: u64) -> bool {
+        self.known(dev)
+            .is_some_and(|device| device.unstable.low < rank)
+    }
+
     /// Whether what was written with rank `rank` may be unstable.
     pub(super) fn may_hold(&self, dev: u64, rank: u64) -> bool {
         self.known(dev)
