@@ -1,39 +1,19 @@
 //! An hour of a kernel that has little to do: with a file system, a network, and a client that asks once a minute. How fast that goes is printed,
 //! not judged.
 
+mod volume;
+
 use rump::net::{TcpListener, TcpStream};
-use rump::{Component, Config, IpConfig, Kernel, MountSpec};
-use rumpfs_ffs::mkfs::{Options, Plan};
+use rump::{Config, IpConfig, Kernel, MountSpec};
+use rumpfs_ffs::mkfs::Options;
 use rumpfs_ffs::superblock::Format;
 use rumpuser_sim::{SimDisk, Universe, Wire, sweep};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-
-const COMPONENTS: &[&Component] = &[
-    &rumpvfs::COMPONENT,
-    &rumpfs_ffs::COMPONENT,
-    &rumpnet::COMPONENT,
-    &rumpnet_netinet::COMPONENT,
-    &rumpnet_netinet::CONFIG_COMPONENT,
-    &rumpnet_net::LOOPBACK_COMPONENT,
-    &rumpnet_virtif::COMPONENT,
-    &rumpdev::COMPONENT,
-    &rumpdev::DISKS,
-];
+use volume::{WITH_A_WIRE, make};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const MINUTES: u64 = 60;
-
-fn volume() -> Vec<u8> {
-    let mut image = vec![0; 2 << 20];
-    let plan = Plan::new(Options::new(Format::Ufs2, image.len() as u64)).expect("a plan");
-    plan.write(&mut |at, part| {
-        image[at as usize..at as usize + part.len()].copy_from_slice(part);
-        Ok(())
-    })
-    .expect("memory takes it");
-    image
-}
 
 fn config(addr: Ipv4Addr) -> Config {
     Config {
@@ -66,13 +46,17 @@ fn an_hour(universe: &Universe) {
     let wire = Wire::new("wire");
     let server = universe.machine("server");
     server.add_port(wire.port([2, 0, 0, 0, 0, 1]));
-    server.add_disk(SimDisk::new("ld0", volume(), true));
+    server.add_disk(SimDisk::new(
+        "ld0",
+        make(Options::new(Format::Ufs2, 2 << 20)),
+        true,
+    ));
     let server = server.spawn("main", || {
         let config = Config {
             mounts: vec![MountSpec::root()],
             ..config(SERVER)
         };
-        let kernel = Kernel::boot(config, COMPONENTS).expect("a kernel boots");
+        let kernel = Kernel::boot(config, WITH_A_WIRE).expect("a kernel boots");
         let process = kernel.attach("server").expect("a process");
         assert_eq!(rump::fs::mount_configured(), Ok(1));
         keep_a_log();
@@ -81,7 +65,7 @@ fn an_hour(universe: &Universe) {
     });
     universe.here().add_port(wire.port([2, 0, 0, 0, 0, 2]));
     let kernel =
-        Kernel::boot(config(Ipv4Addr::new(10, 0, 0, 2)), COMPONENTS).expect("a kernel boots");
+        Kernel::boot(config(Ipv4Addr::new(10, 0, 0, 2)), WITH_A_WIRE).expect("a kernel boots");
     let process = kernel.attach("client").expect("a process");
     for minute in 0..MINUTES {
         universe.sleep(Duration::from_secs(60));

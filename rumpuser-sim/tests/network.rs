@@ -1,10 +1,11 @@
 //! TCP and UDP over wires that lose, double, delay, corrupt and cut off what they carry; and a hundred kernels with a router between them.
 
 mod refusal;
+mod volume;
 
 use rump::net::{TcpListener, TcpStream, UdpSocket};
 use rump::{Component, Config, Errno, IpConfig, Kernel, MountSpec};
-use rumpfs_ffs::mkfs::{Options, Plan};
+use rumpfs_ffs::mkfs::Options;
 use rumpfs_ffs::superblock::Format;
 use rumpnet::ifnet::InIfaddr;
 use rumpnet_netinet::Inet;
@@ -13,6 +14,7 @@ use rumpuser_sim::{Machine, SimDisk, SimPort, Stream, Universe, Wire, sweep};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use volume::{WITH_A_WIRE, make};
 
 const COMPONENTS: &[&Component] = &[
     &rumpnet::COMPONENT,
@@ -25,19 +27,6 @@ const COMPONENTS: &[&Component] = &[
 const PORT: u16 = 80;
 /// How long a kernel tries to connect, or a wire is cut, at most.
 const PATIENCE: u64 = 20;
-
-/// What a kernel with a disk has besides.
-const WITH_A_DISK: &[&Component] = &[
-    &rumpvfs::COMPONENT,
-    &rumpfs_ffs::COMPONENT,
-    &rumpnet::COMPONENT,
-    &rumpnet_netinet::COMPONENT,
-    &rumpnet_netinet::CONFIG_COMPONENT,
-    &rumpnet_net::LOOPBACK_COMPONENT,
-    &rumpnet_virtif::COMPONENT,
-    &rumpdev::COMPONENT,
-    &rumpdev::DISKS,
-];
 
 fn static_address(addr: Ipv4Addr, gateway: Option<Ipv4Addr>) -> IpConfig {
     IpConfig::Static {
@@ -299,18 +288,6 @@ const EACH: u8 = 50;
 /// Bytes of what each of them fetches from another.
 const FILE: usize = 20_000;
 
-/// An empty volume for each of them.
-fn volume() -> Vec<u8> {
-    let mut image = vec![0; 512 << 10];
-    let plan = Plan::new(Options::new(Format::Ufs2, image.len() as u64)).expect("a plan");
-    plan.write(&mut |at, part| {
-        image[at as usize..at as usize + part.len()].copy_from_slice(part);
-        Ok(())
-    })
-    .expect("memory takes it");
-    image
-}
-
 /// Writes a file, and waits until it is on the disk.
 fn write_file(path: &str, bytes: &[u8]) {
     let file = rump::fs::File::create(path).expect("it can be made");
@@ -342,7 +319,7 @@ fn start_kernel(
             mounts: vec![MountSpec::root()],
             ..Config::default()
         };
-        let kernel = Kernel::boot(config, WITH_A_DISK).expect("a kernel boots");
+        let kernel = Kernel::boot(config, WITH_A_WIRE).expect("a kernel boots");
         let process = kernel.attach("main").expect("a process");
         assert_eq!(rump::fs::mount_configured(), Ok(1));
         write_file("/own", &text(number_of(network, host), 0, FILE));
@@ -397,7 +374,7 @@ fn a_hundred(universe: &Universe) {
     });
     let (router, inet) = router.join();
     let mut kernels = Vec::new();
-    let volume = volume();
+    let volume = make(Options::new(Format::Ufs2, 512 << 10));
     for host in 1..=EACH {
         for network in 0..2u8 {
             let name = format!("k{network}.{host}");

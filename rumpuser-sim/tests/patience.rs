@@ -1,25 +1,16 @@
 //! The file server's patience has an end, with each kind of client that does not go on; and the end of some is none of the others'.
 
+mod volume;
+
 use httpd::server::{Options, Server};
 use rump::net::TcpStream;
-use rump::{Component, Config, IpConfig, Kernel, MountSpec, thread};
-use rumpfs_ffs::mkfs::{self, Plan};
+use rump::{Config, IpConfig, Kernel, MountSpec, thread};
+use rumpfs_ffs::mkfs;
 use rumpfs_ffs::superblock::Format;
 use rumpuser_sim::{SimDisk, Universe, Wire, sweep};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-
-const COMPONENTS: &[&Component] = &[
-    &rumpvfs::COMPONENT,
-    &rumpfs_ffs::COMPONENT,
-    &rumpnet::COMPONENT,
-    &rumpnet_netinet::COMPONENT,
-    &rumpnet_netinet::CONFIG_COMPONENT,
-    &rumpnet_net::LOOPBACK_COMPONENT,
-    &rumpnet_virtif::COMPONENT,
-    &rumpdev::COMPONENT,
-    &rumpdev::DISKS,
-];
+use volume::{WITH_A_WIRE, make};
 
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
 const CLIENTS_MAX: usize = 6;
@@ -27,18 +18,6 @@ const CLIENTS_MAX: usize = 6;
 const LONG: Duration = Duration::from_secs(200);
 /// For an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn volume() -> Vec<u8> {
-    let mut image = vec![0; 2 << 20];
-    let options = mkfs::Options::new(Format::Ufs2, image.len() as u64);
-    let plan = Plan::new(options).expect("a plan");
-    plan.write(&mut |at, part| {
-        image[at as usize..at as usize + part.len()].copy_from_slice(part);
-        Ok(())
-    })
-    .expect("memory takes it");
-    image
-}
 
 fn config(host: u8) -> Config {
     Config {
@@ -76,13 +55,17 @@ fn patience(universe: &Universe) {
     let wire = Wire::new("wire");
     let machine = universe.machine("server");
     machine.add_port(wire.port([2, 0, 0, 0, 0, 1]));
-    machine.add_disk(SimDisk::new("ld0", volume(), true));
+    machine.add_disk(SimDisk::new(
+        "ld0",
+        make(mkfs::Options::new(Format::Ufs2, 2 << 20)),
+        true,
+    ));
     let server = machine.spawn("main", || {
         let config = Config {
             mounts: vec![MountSpec::root()],
             ..config(1)
         };
-        let kernel = Kernel::boot(config, COMPONENTS).expect("a kernel boots");
+        let kernel = Kernel::boot(config, WITH_A_WIRE).expect("a kernel boots");
         let process = kernel.attach("server").expect("a process");
         assert_eq!(rump::fs::mount_configured(), Ok(1));
         let options = Options {
@@ -105,7 +88,7 @@ fn patience(universe: &Universe) {
         kernel.shutdown();
     });
     universe.here().add_port(wire.port([2, 0, 0, 0, 0, 2]));
-    let ours = Kernel::boot(config(2), COMPONENTS).expect("a kernel boots");
+    let ours = Kernel::boot(config(2), WITH_A_WIRE).expect("a kernel boots");
     let client = ours.attach("client").expect("a process");
     // Until it listens.
     universe.sleep(PATIENCE / 10);

@@ -29,6 +29,19 @@ const COMPONENTS: &[&Component] = &[
     &rumpdev::DISKS,
 ];
 
+/// What a kernel with a disk and a wire has.
+pub const WITH_A_WIRE: &[&Component] = &[
+    &rumpvfs::COMPONENT,
+    &rumpfs_ffs::COMPONENT,
+    &rumpnet::COMPONENT,
+    &rumpnet_netinet::COMPONENT,
+    &rumpnet_netinet::CONFIG_COMPONENT,
+    &rumpnet_net::LOOPBACK_COMPONENT,
+    &rumpnet_virtif::COMPONENT,
+    &rumpdev::COMPONENT,
+    &rumpdev::DISKS,
+];
+
 /// Draws what a volume of `bytes` bytes is to be like.
 pub fn draw(stream: &mut Stream, bytes: u64) -> Options {
     let format = [Format::Ufs1, Format::Ufs2][stream.below(2) as usize];

@@ -112,7 +112,7 @@ impl State {
                 Some(entry) => entry.rank,
                 None => self.volatile.highest(before.dev),
             };
-            match self.volatile.may_hold(before.dev, rank) {
+            match self.volatile.may_hold_below(before.dev, rank + 1) {
                 true => rank + 1,
                 false => 0,
             }

@@ -87,12 +87,6 @@ impl Volatile {
             .is_some_and(|device| device.unstable.low < rank)
     }
 
-    /// Whether what was written with rank `rank` may be unstable.
-    pub(super) fn may_hold(&self, dev: u64, rank: u64) -> bool {
-        self.known(dev)
-            .is_some_and(|device| device.unstable.low <= rank)
-    }
-
     /// The highest rank of what may be unstable; 0 if nothing is.
     pub(super) fn highest(&self, dev: u64) -> u64 {
         self.known(dev).map_or(0, |device| device.unstable.high)
