@@ -203,23 +203,41 @@ impl Slot {
     }
 }
 
+/// What was printed, from two pipes that each cut lines where they like: a line of one never lands within a line of the other.
+#[derive(Default)]
+struct Printed {
+    lines: Vec<u8>,
+    /// The beginning of a line, of each pipe.
+    unfinished: [Vec<u8>; 2],
+}
+
+impl Printed {
+    fn add(&mut self, pipe: usize, piece: &[u8]) {
+        let unfinished = &mut self.unfinished[pipe];
+        unfinished.extend_from_slice(piece);
+        if let Some(last) = unfinished.iter().rposition(|byte| *byte == b'\n') {
+            self.lines.extend(unfinished.drain(..=last));
+        }
+    }
+}
+
 #[derive(Default)]
 struct Console {
-    text: Mutex<Vec<u8>>,
+    printed: Mutex<Printed>,
     more: Condvar,
 }
 
 impl Console {
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Printed> {
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn copy_from(self: &Arc<Self>, mut source: impl Read + Send + 'static) {
+    fn copy_from(self: &Arc<Self>, pipe: usize, mut source: impl Read + Send + 'static) {
         let console = Arc::clone(self);
         thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(length @ 1..) = source.read(&mut piece) {
-                console.lock().extend_from_slice(&piece[..length]);
+                console.lock().add(pipe, &piece[..length]);
                 console.more.notify_all();
             }
         });
@@ -231,6 +249,8 @@ pub struct Guest {
     child: Child,
     /// What [`MARK`] says in its processes.
     mark: String,
+    /// Where they put what they need for a while. A killed script leaves it.
+    scratch: PathBuf,
     console: Arc<Console>,
     address: Option<SocketAddr>,
     _slot: Slot,
@@ -246,14 +266,17 @@ impl Guest {
             .process_group(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}.{number}", std::process::id());
-        command.env(MARK, &mark);
+        let scratch = scratch("guests").join(&mark);
+        std::fs::create_dir_all(&scratch).expect("a folder under target");
+        command.env(MARK, &mark).env("TMPDIR", &scratch);
         let mut child = command.spawn().expect("run-qemu.sh starts");
         let console = Arc::new(Console::default());
-        console.copy_from(child.stdout.take().expect("piped"));
-        console.copy_from(child.stderr.take().expect("piped"));
+        console.copy_from(0, child.stdout.take().expect("piped"));
+        console.copy_from(1, child.stderr.take().expect("piped"));
         Self {
             child,
             mark,
+            scratch,
             console,
             address,
             _slot: slot,
@@ -262,7 +285,11 @@ impl Guest {
 
     /// All that the guest and QEMU have printed so far.
     pub fn console(&self) -> String {
-        String::from_utf8_lossy(&self.console.lock()).into_owned()
+        let printed = self.console.lock();
+        let mut text = printed.lines.clone();
+        text.extend(printed.unfinished.iter().flatten());
+        drop(printed);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Where the guest's port 80 is for a client.
@@ -312,9 +339,9 @@ impl Guest {
 
     /// The first whole line on the console that has `text` in it.
     pub fn line_with(&self, text: &str) -> Option<String> {
-        self.console()
-            .split_inclusive('\n')
-            .find(|line| line.ends_with('\n') && line.contains(text))
+        String::from_utf8_lossy(&self.console.lock().lines)
+            .lines()
+            .find(|line| line.contains(text))
             .map(|line| line.trim_end().to_owned())
     }
 
@@ -475,6 +502,7 @@ impl Drop for Guest {
             self.signal_group(libc::SIGKILL);
             let _ = self.child.wait();
         }
+        let _ = std::fs::remove_dir_all(&self.scratch);
     }
 }
 
