@@ -274,6 +274,26 @@ impl<'a> Allocator<'a> {
         }
     }
 
+    /// Takes up to `most` blocks, at least one, that lie together: the first as [`Allocator::take`], and as many behind it as
+    /// are free in its group. Answers where the first is, and how many.
+    pub fn take_blocks(&mut self, home: u32, wish: u64, most: u32) -> Result<(u64, u32), Fault> {
+        let sb = self.sb;
+        let first = self.take(home, wish, sb.frag)?;
+        let index = sb.group_of(first);
+        let block = ((first - sb.cgbase(index)) / u64::from(sb.frag)) as u32;
+        let mut count = 1;
+        while count < most
+            && (self.space()?.available(sb) >= i64::from(sb.frag) || may_use_reserve())
+            && self.group(index)?.is_free(sb, block + count)
+            && sb.is_data(first + u64::from(count * sb.frag), sb.frag)
+        {
+            let next = (block + count) * sb.frag;
+            self.taken(index, block + count, 0, (next, sb.frag))?;
+            count += 1;
+        }
+        Ok((first, count))
+    }
+
     fn take_now(&mut self, home: u32, wish: u64, count: u32) -> Result<u64, Fault> {
         let sb = self.sb;
         let whole = count == sb.frag;

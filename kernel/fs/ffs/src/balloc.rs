@@ -9,6 +9,8 @@
 //!
 //! Source: NetBSD sys/ufs/ffs/ffs_balloc.c, ffs_alloc.c (`ffs_blkpref_ufs1`).
 
+use core::ops::Range;
+
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
 use rumpvfs::specfs;
@@ -57,6 +59,15 @@ pub(crate) fn barrier(device: &Devvp, at: u64) -> Result<(), Fault> {
     specfs::flush(&**device.device()).map_err(|errno| Fault::Device { at, errno })
 }
 
+/// Pointers of an indirect block, one after another in one piece.
+struct Pointers {
+    first: i64,
+    /// The one before, or 0 if that is in another piece.
+    before: i64,
+    /// How many are zero as the first is, or are not as it is not; it counts.
+    alike: u32,
+}
+
 /// Blocks of one file, being given places.
 pub struct Balloc<'a> {
     /// The volume.
@@ -67,7 +78,7 @@ pub struct Balloc<'a> {
 
 impl Balloc<'_> {
     /// Sees to it that logical block `block` of `inode` has a place for what a file of `size` bytes has in
-    /// it. `holes`: a block inside that has none keeps none.
+    /// it.
     pub fn block(
         &self,
         space: &mut Allocator<'_>,
@@ -75,11 +86,23 @@ impl Balloc<'_> {
         block: u64,
         size: u64,
     ) -> Result<Place, Fault> {
-        let path = Path::to(self.sb.nindir, block).ok_or(Fault::Refused(Errno::EFBIG))?;
+        Ok(self.run(space, inode, block..block + 1, size)?.0)
+    }
+
+    /// The same for the first of `blocks`, and for those behind it of which the same becomes while that needs no other piece of
+    /// an indirect block. Answers how many blocks it was.
+    pub fn run(
+        &self,
+        space: &mut Allocator<'_>,
+        inode: &mut Inode,
+        blocks: Range<u64>,
+        size: u64,
+    ) -> Result<(Place, u64), Fault> {
+        let path = Path::to(self.sb.nindir, blocks.start).ok_or(Fault::Refused(Errno::EFBIG))?;
         if path.depth == 0 {
-            self.direct(space, inode, path.direct, size)
+            Ok((self.direct(space, inode, path.direct, size)?, 1))
         } else {
-            self.indirect(space, inode, &path)
+            self.indirect(space, inode, &path, blocks.end - blocks.start)
         }
     }
 
@@ -162,12 +185,14 @@ impl Balloc<'_> {
         barrier(self.device, self.sb.byte_of(to))
     }
 
+    /// As [`Balloc::run`], for up to `most` blocks.
     fn indirect(
         &self,
         space: &mut Allocator<'_>,
         inode: &mut Inode,
         path: &Path,
-    ) -> Result<Place, Fault> {
+        most: u64,
+    ) -> Result<(Place, u64), Fault> {
         let sb = self.sb;
         let home = inode.ino / sb.ipg;
         let whole = u64::from(sb.bsize) / SECTOR_SIZE as u64;
@@ -184,30 +209,33 @@ impl Balloc<'_> {
             inode.blocks += whole;
         }
         let mut at = *root;
-        for (step, index) in path.indices[..path.depth].iter().enumerate() {
-            let level = path.depth - step;
-            let table = self.table(inode.ino, at, level)?;
-            let (next, before) = self.read_pointer(table, *index)?;
-            if next != 0 {
-                if level == 1 {
-                    return Ok(Place::Had);
-                }
-                at = next;
-                continue;
+        let (last, above) = path.indices[..path.depth]
+            .split_last()
+            .ok_or(Fault::Refused(Errno::EFBIG))?;
+        for (step, index) in above.iter().enumerate() {
+            let table = self.table(inode.ino, at, path.depth - step)?;
+            let found = self.read_pointers(table, *index, 1)?;
+            at = found.first;
+            if at == 0 {
+                let wish = self.wish(space, table, *index, found.before)?;
+                let made = self.fresh(space, home, wish)?;
+                self.point(space, table, *index, (made, 1))?;
+                inode.blocks += whole;
+                at = made as i64;
             }
-            let wish = self.wish(space, at as u64, *index, before)?;
-            let made = match level {
-                1 => space.take(home, wish, sb.frag)?,
-                _ => self.fresh(space, home, wish)?,
-            };
-            self.put(table, *index, made as i64).inspect_err(|_| {
-                // Nothing points to it: it stays taken only until a check, if this fails, too.
-                let _ = space.free(made, sb.frag);
-            })?;
-            inode.blocks += whole;
-            at = made as i64;
         }
-        Ok(Place::New)
+        let table = self.table(inode.ino, at, 1)?;
+        // A file's stretch may end there: the next block is wished for elsewhere.
+        let stretch = u64::from(sb.maxbpg - last % sb.maxbpg);
+        let found = self.read_pointers(table, *last, most.min(stretch) as u32)?;
+        if found.first != 0 {
+            return Ok((Place::Had, u64::from(found.alike)));
+        }
+        let wish = self.wish(space, table, *last, found.before)?;
+        let run = space.take_blocks(home, wish, found.alike)?;
+        self.point(space, table, *last, run)?;
+        inode.blocks += u64::from(run.1) * whole;
+        Ok((Place::New, u64::from(run.1)))
     }
 
     /// Where a block that pointer `index` of the indirect block at `table` is to find should lie.
@@ -257,23 +285,50 @@ impl Balloc<'_> {
         }
     }
 
-    /// Pointer `index` of an indirect block, and the one before it if it is in the same piece.
-    fn read_pointer(&self, table: u64, index: u32) -> Result<(i64, i64), Fault> {
+    /// Pointer `index` of an indirect block, what is before it, and how many of up to `most` from it on are of its kind.
+    fn read_pointers(&self, table: u64, index: u32, most: u32) -> Result<Pointers, Fault> {
         let sb = self.sb;
         let width = sb.format.pointer_size();
         let byte = index as usize * width;
         let start = byte - byte % PIECE;
         read_in_block(self.device, sb.byte_of(table), start, |piece| {
-            let at = |byte: usize| {
-                let bytes = piece.get(byte..byte + width).unwrap_or_default();
-                pointer(sb.order, bytes)
-            };
-            let here = byte - start;
-            (at(here), if here >= width { at(here - width) } else { 0 })
+            let (before, from) = piece.split_at_checked(byte - start).unwrap_or_default();
+            let mut known = from.chunks_exact(width).map(|at| pointer(sb.order, at));
+            let first = known.next().unwrap_or_default();
+            let rest = known.take(most.saturating_sub(1) as usize);
+            let alike = rest.take_while(|next| (*next == 0) == (first == 0));
+            Pointers {
+                first,
+                before: match before.rchunks_exact(width).next() {
+                    Some(bytes) => pointer(sb.order, bytes),
+                    None => 0,
+                },
+                alike: 1 + alike.count() as u32,
+            }
         })
     }
 
-    fn put(&self, table: u64, index: u32, value: i64) -> Result<(), Fault> {
+    /// Lets the pointers from `index` on find blocks that were taken for them: where the first lies, and how many. They lie in
+    /// one piece, as [`Balloc::read_pointers`] counts.
+    fn point(
+        &self,
+        space: &mut Allocator<'_>,
+        table: u64,
+        index: u32,
+        (first, count): (u64, u32),
+    ) -> Result<(), Fault> {
+        let frag = self.sb.frag;
+        let places = (0..count).map(|n| first + u64::from(n * frag));
+        self.put(table, index, places.clone()).inspect_err(|_| {
+            for place in places {
+                // Nothing points to it: it stays taken only until a check, if this fails, too.
+                let _ = space.free(place, frag);
+            }
+        })
+    }
+
+    /// Writes pointers from `index` on, all in one piece.
+    fn put(&self, table: u64, index: u32, values: impl Iterator<Item = u64>) -> Result<(), Fault> {
         let sb = self.sb;
         let width = sb.format.pointer_size();
         let byte = index as usize * width;
@@ -283,8 +338,9 @@ impl Balloc<'_> {
             .device
             .bmodify(at / SECTOR_SIZE as u64, PIECE)
             .map_err(|errno| Fault::Device { at, errno })?;
-        if let Some(place) = buf.get_mut(byte - start..byte - start + width) {
-            put_pointer(sb.order, place, value);
+        let places = buf.get_mut(byte - start..).unwrap_or_default();
+        for (place, value) in places.chunks_exact_mut(width).zip(values) {
+            put_pointer(sb.order, place, value as i64);
         }
         buf.bdwrite();
         Ok(())
@@ -315,10 +371,10 @@ impl Balloc<'_> {
                 None => return Ok(()),
             };
             for index in above {
-                at = self.read_pointer(at as u64, *index)?.0;
+                at = self.read_pointers(at as u64, *index, 1)?.first;
             }
-            let address = self.read_pointer(at as u64, *last)?.0;
-            self.put(at as u64, *last, 0)?;
+            let address = self.read_pointers(at as u64, *last, 1)?.first;
+            self.put(at as u64, *last, core::iter::once(0))?;
             (address, sb.frag)
         };
         inode.blocks = inode

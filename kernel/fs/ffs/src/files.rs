@@ -82,12 +82,17 @@ impl Node {
             device: &volume.device,
         };
         let mut space = volume.allocator()?;
-        for block in blocks {
-            let (start, next) = (block << sb.bshift, (block + 1) << sb.bshift);
-            match balloc.block(&mut space, &mut inode, block, size) {
+        let mut block = blocks.start;
+        while block < blocks.end {
+            let start = block << sb.bshift;
+            let placed = balloc.run(&mut space, &mut inode, block..blocks.end, size);
+            let first = block;
+            block += placed.as_ref().map_or(0, |(_, count)| *count);
+            let next = block << sb.bshift;
+            match placed.map(|(place, _)| place) {
                 Ok(Place::Had) => {}
                 Ok(Place::New) => {
-                    new.push(block);
+                    new.extend(first..block);
                     cover.add(start, next);
                 }
                 Ok(Place::Longer(old)) => cover.add(start + (u64::from(old) << sb.fshift), next),

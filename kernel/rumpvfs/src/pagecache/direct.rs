@@ -27,7 +27,7 @@ use rumpuser::{Errno, SECTOR_SIZE};
 pub(super) const LEAST: u64 = 64 * 1024;
 /// The most that is written in one go.
 const MOST: u64 = 1 << 20;
-/// The most bytes for which blocks are allocated at once.
+/// The most bytes for which blocks are allocated in one operation, and at once where there is little room.
 const ALLOCATED: u64 = 64 * 1024;
 
 impl Vnode {
@@ -141,13 +141,19 @@ impl Vnode {
     fn allocate(self: &Arc<Self>, offset: u64, bytes: u64) -> Result<(u64, (u64, u64)), Errno> {
         let mut new = (0, 0);
         let mut placed = 0;
+        let mut at_once = MOST;
         while placed < bytes {
             let at = offset + placed;
-            let len = (ALLOCATED - at % ALLOCATED).min(bytes - placed);
+            let len = (at_once - at % at_once).min(bytes - placed);
             match self.ops().balloc(self, at, len) {
                 Ok(balloc) if balloc.new.0 >= balloc.new.1 => {}
                 Ok(balloc) if new.0 >= new.1 => new = balloc.new,
                 Ok(balloc) => new = (new.0.min(balloc.new.0), new.1.max(balloc.new.1)),
+                // A part may fit.
+                Err(_) if len > ALLOCATED => {
+                    at_once = ALLOCATED;
+                    continue;
+                }
                 Err(errno) if placed == 0 => return Err(errno),
                 // Whoever writes the rest is told.
                 Err(_) => break,

@@ -292,17 +292,20 @@ impl Group {
         Ok(())
     }
 
+    /// Whether `block` is a whole block of the group, and free.
+    pub fn is_free(&self, sb: &Superblock, block: u32) -> bool {
+        block < self.fragments / sb.frag && self.block(sb, block) == full(sb)
+    }
+
     /// A wholly free block: `wish`, or the next from the last one taken.
     pub fn find_block(&self, sb: &Superblock, wish: Option<u32>) -> Option<u32> {
         let blocks = self.fragments / sb.frag;
-        let is_free = |block: &u32| self.block(sb, *block) == full(sb);
-        if let Some(wish) = wish.filter(|wish| *wish < blocks)
-            && is_free(&wish)
-        {
+        if let Some(wish) = wish.filter(|wish| self.is_free(sb, *wish)) {
             return Some(wish);
         }
         let rotor = (self.number(sb, field::ROTOR) / sb.frag).min(blocks);
-        (rotor..blocks).chain(0..rotor).find(is_free)
+        let mut from_there = (rotor..blocks).chain(0..rotor);
+        from_there.find(|block| self.is_free(sb, *block))
     }
 
     /// The first run of `wanted` wholly free blocks, or the longest if there is none: its first block, and how many.
