@@ -4,6 +4,10 @@
 //! all memory of the same turn; of the shares the median counts. Beside the time that the guest measures there are the
 //! processor time of QEMU, boot and all, which a busy machine stretches less, and the number of requests to the disk, which it does not
 //! change at all.
+//!
+//! Each on two disks. The host's memory answers for the first, which is faster than any disk: all of the time is the processor's. The
+//! second is as slow as disks are ([`DISK_BYTES`], [`DISK_REQUESTS`]), by QEMU's throttling: what is measured there is how well a kernel
+//! keeps it busy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,10 @@ const MEMORY: &str = "256";
 
 /// How long a guest may take for all of it.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a slow disk moves and takes in a second: the least that Amazon promises of a volume of its kind "gp3".
+const DISK_BYTES: u32 = 125_000_000;
+const DISK_REQUESTS: u32 = 3000;
 
 /// What a guest is asked for: the limit, if any, and the share of the speed without that is the goal.
 const LIMITS: [(Option<&str>, f64); 4] = [
@@ -47,23 +55,41 @@ const PHASES: usize = 4;
 /// The number of each row, of one guest.
 type Speeds = [f64; ROWS.len()];
 
-/// What was measured of a way to mount: by limit, the turns.
-struct Measured {
+/// Where the guests copy to and from.
+#[derive(Clone, Copy)]
+struct Volume {
+    slow: bool,
     log: bool,
+}
+
+/// What was measured of a volume: by limit, the turns.
+struct Measured {
+    volume: Volume,
     turns: [Vec<Option<Speeds>>; LIMITS.len()],
 }
 
-/// Measures without a log and with one, `runs` turns, and prints what came of it.
+impl Volume {
+    fn name(self) -> String {
+        format!(
+            "{} disk, {}",
+            if self.slow { "slow" } else { "fast" },
+            if self.log { "log" } else { "no log" }
+        )
+    }
+}
+
+/// Measures on both disks, without a log and with one, `runs` turns, and prints what came of it.
 ///
 /// # Errors
 /// There is no volume to work on.
 pub fn run(runs: u32) -> Result<()> {
     let empty = volume()?;
     let image = image::image("copies");
-    let mut all = [false, true].map(|log| Measured {
-        log,
-        turns: [const { Vec::new() }; LIMITS.len()],
-    });
+    let mut all =
+        [(false, false), (false, true), (true, false), (true, true)].map(|(slow, log)| Measured {
+            volume: Volume { slow, log },
+            turns: [const { Vec::new() }; LIMITS.len()],
+        });
     for turn in 0..runs as usize {
         for measured in &mut all {
             for n in 0..LIMITS.len() {
@@ -73,10 +99,10 @@ pub fn run(runs: u32) -> Result<()> {
                 println!(
                     "copies: {}, {}, run {} of {runs}",
                     limit.unwrap_or("all memory"),
-                    if measured.log { "log" } else { "no log" },
+                    measured.volume.name(),
                     turn + 1
                 );
-                let speeds = boot(&image, &empty, limit, measured.log);
+                let speeds = boot(&image, &empty, limit, measured.volume);
                 if let Err(error) = &speeds {
                     println!("  failed: {error:#}");
                 }
@@ -119,22 +145,32 @@ fn volume() -> Result<PathBuf> {
 }
 
 /// What one guest does on a volume of its own.
-fn boot(image: &Path, empty: &Path, limit: Option<&str>, log: bool) -> Result<Speeds> {
+fn boot(image: &Path, empty: &Path, limit: Option<&str>, volume: Volume) -> Result<Speeds> {
     let disk = empty.with_file_name("disk");
     fs::copy(empty, &disk)?;
-    let mut words = String::from(if log { "mount=ld0:/:ffs:log" } else { "" });
+    let mut words = String::from(if volume.log {
+        "mount=ld0:/:ffs:log"
+    } else {
+        ""
+    });
     if let Some(limit) = limit {
         words.push_str(&format!(" memlimit={limit}"));
     }
     let before = processor_time_of_children()?;
-    let mut guest = Boot::new(image)
+    let mut boot = Boot::new(image)
         .memory(MEMORY)
         .disk(&disk)
         .keeping_writes()
         .without_network()
         .append(&words)
-        .limit(PATIENCE)
-        .start();
+        .limit(PATIENCE);
+    if volume.slow {
+        for (what, most) in [("bps-total", DISK_BYTES), ("iops-total", DISK_REQUESTS)] {
+            boot = boot.qemu_arg("-set");
+            boot = boot.qemu_arg(&format!("drive.disk0.throttling.{what}={most}"));
+        }
+    }
+    let mut guest = boot.start();
     let status = guest.exit_status(PATIENCE);
     let console = guest.console();
     ensure!(status == 0, "status {status}:\n{console}");
@@ -176,11 +212,7 @@ impl Measured {
     fn print(&self) {
         println!(
             "\n{:<40} {:>24} {:>24} {:>24}  goal",
-            if self.log {
-                "with a log"
-            } else {
-                "without a log"
-            },
+            self.volume.name(),
             "limited",
             "all memory",
             "share"

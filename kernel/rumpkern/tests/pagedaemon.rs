@@ -127,7 +127,7 @@ impl Cache {
 }
 
 impl Object for Cache {
-    fn reclaim(&self, index: u64, how: Reclaim) -> Reclaimed {
+    fn reclaim(&self, index: u64, _most: usize, how: Reclaim) -> Reclaimed {
         let Some(mut pages) = self.pages.try_lock() else {
             return Reclaimed::Busy;
         };

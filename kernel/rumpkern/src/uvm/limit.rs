@@ -345,7 +345,7 @@ pub(crate) fn give_pages(number: u32, pages: u32) {
 }
 
 /// Gives counted pages back and wakes as many waiters.
-fn give_budget(pages: usize) {
+pub(super) fn give_budget(pages: usize) {
     USED.fetch_sub(pages, Ordering::SeqCst);
     if WAITERS.load(Ordering::SeqCst) > 0 {
         wake(pages);

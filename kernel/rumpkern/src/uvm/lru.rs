@@ -45,10 +45,10 @@ pub enum Reclaimed {
 
 /// What holds page-cache pages, as the pagedaemon sees it (a `uvm_object` with its `pgo_put`).
 pub trait Object: Send + Sync {
-    /// Reclaims page `index`. Called by the pagedaemon: must not wait for locks, memory or I/O, only
-    /// try; may allocate from the reserve. The pagedaemon's reference may turn out to be the
-    /// last, so dropping an object must not wait either.
-    fn reclaim(&self, index: u64, how: Reclaim) -> Reclaimed;
+    /// Reclaims page `index`; and if that is clean, those behind it that are too and [`is_cold`], up to `most` in all. Called by the
+    /// pagedaemon: must not wait for locks, memory or I/O, only try; may allocate from the reserve. The pagedaemon's reference may
+    /// turn out to be the last, so dropping an object must not wait either.
+    fn reclaim(&self, index: u64, most: usize, how: Reclaim) -> Reclaimed;
 }
 
 /// An object's number in the pages that it owns; kept by the object, and given up by a drop.
@@ -180,6 +180,13 @@ pub fn mark_used(frame: &Frame) {
     } else if flags & FLAG_REFERENCED == 0 {
         page.flags.fetch_or(FLAG_REFERENCED, Ordering::Relaxed);
     }
+}
+
+/// Whether `frame` would be reclaimed if it came to the queue's head now. Without a lock: a guess.
+#[inline]
+pub fn is_cold(frame: &Frame) -> bool {
+    let flags = frame.page().2.flags.load(Ordering::Relaxed);
+    flags & (FLAG_INACTIVE | FLAG_REFERENCED | FLAG_NEW) == FLAG_INACTIVE
 }
 
 /// Lengths of the inactive and the active queue in pages.

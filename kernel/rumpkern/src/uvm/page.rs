@@ -196,6 +196,11 @@ impl PhysMem {
         &self.segments[at]
     }
 
+    /// Whether page `next` lies right behind page `number`, in the same segment.
+    fn is_next(&self, number: u32, next: u32) -> bool {
+        number + 1 == next && self.segment_of(number).first == self.segment_of(next).first
+    }
+
     /// Where page `number` lies.
     #[inline]
     pub(crate) fn address(&self, number: u32) -> NonNull<u8> {
@@ -239,7 +244,7 @@ impl PhysMem {
         Some(number)
     }
 
-    /// Puts a run back.
+    /// Puts a run back; none is none.
     pub(crate) fn put(&self, number: u32, pages: u32) {
         let mut free = enter(&self.free);
         self.put_run(&mut free, number, pages);
@@ -462,6 +467,44 @@ impl Frame {
         Ok(frame)
     }
 
+    /// Drops handles, and gives back what that frees at once: waiters are woken once, and neighbours in memory are put back as one.
+    pub fn drop_all(frames: impl Iterator<Item = Frame>) {
+        let Some(physmem) = physmem() else { return };
+        let mut freed = 0;
+        let (mut first, mut count) = (0, 0);
+        for frame in frames {
+            let Some(number) = frame.let_go() else {
+                continue;
+            };
+            if count == 0 || !physmem.is_next(first + count - 1, number) {
+                physmem.put(first, count);
+                (first, count) = (number, 0);
+            }
+            count += 1;
+            freed += 1;
+        }
+        physmem.put(first, count);
+        limit::give_budget(freed);
+    }
+
+    /// Ends the handle, without giving the page back: that is left to whoever is answered its number, if it was the last.
+    fn let_go(self) -> Option<u32> {
+        let number = self.end();
+        core::mem::forget(self);
+        number
+    }
+
+    /// What ending the handle takes, once. Answers the page's number if it was the last.
+    fn end(&self) -> Option<u32> {
+        let (_, number, page) = self.page();
+        if page.refs.fetch_sub(1, Ordering::Release) != 1 {
+            return None;
+        }
+        fence(Ordering::Acquire);
+        super::lru::forget(number, page);
+        Some(number)
+    }
+
     /// Its bookkeeping.
     pub(crate) fn page(&self) -> (&'static PhysMem, u32, &'static VmPage) {
         let found = physmem().and_then(|physmem| {
@@ -527,13 +570,9 @@ impl Clone for Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        let (_, number, page) = self.page();
-        if page.refs.fetch_sub(1, Ordering::Release) != 1 {
-            return;
+        if let Some(number) = self.end() {
+            limit::give_pages(number, 1);
         }
-        fence(Ordering::Acquire);
-        super::lru::forget(number, page);
-        limit::give_pages(number, 1);
     }
 }
 

@@ -133,3 +133,36 @@ fn a_frame_crosses_threads_with_its_bytes() {
         while frame.get_mut().is_none() {}
     }
 }
+
+#[test]
+fn frames_that_are_dropped_together_are_all_given_back_but_for_those_that_are_shared() {
+    install_host();
+    let mut random = Lcg::new(11);
+    let rounds = 2 * physmem().expect("memory").pages.len() / 100 + 1;
+    for _ in 0..rounds {
+        let alloc = |_| Frame::alloc(Alloc::NoWait).expect("what was dropped is free");
+        let mut frames: Vec<Frame> = (0..100).map(alloc).collect();
+        for last in (1..frames.len()).rev() {
+            if random.below(3) == 0 {
+                frames.swap(last, random.below(last));
+            }
+        }
+        frames[7].get_mut().expect("unique").fill(7);
+        let mut kept = frames[7].clone();
+        Frame::drop_all(frames.into_iter());
+        assert!(
+            kept.get_mut()
+                .expect("unique")
+                .iter()
+                .all(|byte| *byte == 7)
+        );
+    }
+}
+
+#[test]
+fn pages_of_two_segments_are_not_a_run() {
+    let physmem = PhysMem::new(&[region(65), region(64)], None).expect("memory");
+    let border = physmem.segments[1].first;
+    assert!(physmem.is_next(border - 2, border - 1) && physmem.is_next(border, border + 1));
+    assert!(!physmem.is_next(border - 1, border) && !physmem.is_next(border, border));
+}

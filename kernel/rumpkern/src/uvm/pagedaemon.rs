@@ -386,7 +386,7 @@ fn walk(want: usize, mut budget: usize, look: Look) -> usize {
             true => Reclaim::MayWrite,
             false => Reclaim::CleanOnly,
         };
-        match object.reclaim(index, how) {
+        match object.reclaim(index, want - freed, how) {
             Reclaimed::Freed(pages) => freed += pages,
             Reclaimed::PageoutStarted(_)
             | Reclaimed::Busy

@@ -39,6 +39,8 @@ use rumpuser::{Errno, PAGE_SIZE};
 use tree::{Spare, Tree};
 
 const PAGE: u64 = PAGE_SIZE as u64;
+/// The most pages that are reclaimed at once.
+const RECLAIMED: usize = 16;
 
 /// A page of a file.
 struct Page {
@@ -49,6 +51,14 @@ struct Page {
     dirty: bool,
     /// It is dirty, and the last attempt to write it failed.
     failed: bool,
+}
+
+impl Page {
+    /// Clean, nobody's but the cache's, and not used lately.
+    fn is_cold(&self) -> bool {
+        let is_cold = |frame: &Frame| frame.is_unique() && lru::is_cold(frame);
+        !self.busy && !self.dirty && self.frame.as_ref().is_some_and(is_cold)
+    }
 }
 
 const CLAIMED: Page = Page {
@@ -343,7 +353,7 @@ impl Vnode {
 }
 
 impl Object for Vnode {
-    fn reclaim(&self, index: u64, how: Reclaim) -> Reclaimed {
+    fn reclaim(&self, index: u64, most: usize, how: Reclaim) -> Reclaimed {
         let Some(mut state) = self.pages.state.try_lock() else {
             return Reclaimed::Busy;
         };
@@ -367,9 +377,22 @@ impl Object for Vnode {
                 Reclaim::MayWrite => self.pageout(index),
             };
         }
-        let page = state.tree.remove(index);
+        let mut frames = [const { None }; RECLAIMED];
+        let mut count = 0;
+        loop {
+            let page = state.tree.remove(index + count as u64);
+            frames[count] = page.and_then(|page| page.frame);
+            count += 1;
+            if count >= most.min(RECLAIMED) {
+                break;
+            }
+            let next = state.tree.get(index + count as u64);
+            if !next.is_some_and(Page::is_cold) {
+                break;
+            }
+        }
         drop(state);
-        drop(page);
-        Reclaimed::Freed(1)
+        Frame::drop_all(frames.into_iter().flatten());
+        Reclaimed::Freed(count)
     }
 }
