@@ -7,6 +7,7 @@
 //! Source: NetBSD sys/ufs/ffs/fs.h (`struct cg`); ffs_subr.c (`ffs_fragacct`, `ffs_clusteracct`).
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use rumpkern::kmem;
 use rumpuser::SECTOR_SIZE;
@@ -304,8 +305,53 @@ impl Group {
             return Some(wish);
         }
         let rotor = (self.number(sb, field::ROTOR) / sb.frag).min(blocks);
-        let mut from_there = (rotor..blocks).chain(0..rotor);
-        from_there.find(|block| self.is_free(sb, *block))
+        let free = |block: u32| self.is_free(sb, block).then_some(block);
+        let found = self.find_in(sb, rotor..blocks, &[0], free);
+        found.or_else(|| self.find_in(sb, 0..rotor, &[0], free))
+    }
+
+    /// What `test` finds first in `blocks`. It is not asked for those whose byte of the map of free fragments is one of `dull`: most of
+    /// them, where many must be looked at, are wholly free or wholly taken.
+    fn find_in<T>(
+        &self,
+        sb: &Superblock,
+        blocks: Range<u32>,
+        dull: &[u8],
+        test: impl Fn(u32) -> Option<T>,
+    ) -> Option<T> {
+        let per_byte = 8 / sb.frag;
+        // The last block may end behind the group, and is not what its byte looks like.
+        let end = self.free + (blocks.end / per_byte).min(self.fragments / 8) as usize;
+        let mut block = blocks.start;
+        while block < blocks.end {
+            if block.is_multiple_of(per_byte) {
+                let byte = self.free + (block / per_byte) as usize;
+                block += self.dull_bytes(byte..end, dull) as u32 * per_byte;
+            }
+            if block < blocks.end
+                && let Some(found) = test(block)
+            {
+                return Some(found);
+            }
+            block += 1;
+        }
+        None
+    }
+
+    /// How many bytes of the group from the first of `range` on are among `dull`.
+    fn dull_bytes(&self, range: Range<usize>, dull: &[u8]) -> usize {
+        let is_dull = |bytes: &[u8]| dull.iter().any(|dull| bytes.iter().all(|it| it == dull));
+        let mut at = range.start;
+        while at < range.end {
+            let rest = &self.pieces[at / PIECE][at % PIECE..];
+            let rest = &rest[..rest.len().min(range.end - at)];
+            match rest.first_chunk::<16>() {
+                Some(many) if is_dull(many) => at += many.len(),
+                _ if is_dull(&rest[..1]) => at += 1,
+                _ => break,
+            }
+        }
+        at.saturating_sub(range.start)
     }
 
     /// The first run of `wanted` wholly free blocks, or the longest if there is none: its first block, and how many.
@@ -344,14 +390,16 @@ impl Group {
         let blocks = self.fragments.div_ceil(sb.frag);
         let start = wish.unwrap_or_else(|| self.number(sb, field::FROTOR)) / sb.frag;
         let start = start.min(blocks);
-        (start..blocks).chain(0..start).find_map(|block| {
+        let fits = |block: u32| {
             let bits = self.block(sb, block);
             if bits == full(sb) {
                 return None;
             }
             let run = runs(bits).find(|(_, found)| *found == length)?;
             Some(block * sb.frag + run.0)
-        })
+        };
+        let found = self.find_in(sb, start..blocks, &[0, 0xff], fits);
+        found.or_else(|| self.find_in(sb, 0..start, &[0, 0xff], fits))
     }
 
     /// The last fragments taken by search start at `fragment`.
@@ -435,7 +483,60 @@ fn runs(bits: u8) -> impl Iterator<Item = (u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{Image, Random, all_kinds};
+    use std::vec;
     use std::vec::Vec;
+
+    /// A group with maps of `fragments` fragments and nothing else.
+    fn group(fragments: u32, map: Vec<u8>) -> Group {
+        const FREE: usize = 200;
+        let mut bytes = vec![0; FREE];
+        bytes.extend(map);
+        bytes.resize(bytes.len().next_multiple_of(PIECE), 0xa5);
+        Group {
+            index: 0,
+            pieces: bytes.chunks(PIECE).map(<[u8]>::to_vec).collect(),
+            dirty: 0,
+            fragments,
+            iused: 0,
+            free: FREE,
+            cluster_sums: 0,
+            clusters: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_looked_for_in_the_map_is_found_wherever_it_is_and_first() {
+        let mut random = Random::new(5);
+        for options in all_kinds().into_iter().take(5) {
+            let sb = Image::new(options).sb;
+            for _ in 0..200 {
+                let fragments = 1 + random.below(60_000) as u32;
+                let mut map = vec![0; fragments.div_ceil(8) as usize];
+                for _ in 0..random.below(4) {
+                    let at = random.below(map.len() as u64) as usize;
+                    let end = at + random.below((map.len() - at) as u64 + 1) as usize;
+                    map[at..end].fill([0xff, 0, 0x31][random.below(3) as usize]);
+                }
+                let group = group(fragments, map);
+                let blocks = fragments.div_ceil(sb.frag);
+                let from = random.below(u64::from(blocks) + 1) as u32;
+                let is_part = |block: u32| {
+                    let bits = group.block(&sb, block);
+                    (bits != 0 && bits != full(&sb)).then_some(block)
+                };
+                let is_whole = |block: u32| group.is_free(&sb, block).then_some(block);
+                assert_eq!(
+                    group.find_in(&sb, from..blocks, &[0, 0xff], is_part),
+                    (from..blocks).find_map(is_part)
+                );
+                assert_eq!(
+                    group.find_in(&sb, from..blocks, &[0], is_whole),
+                    (from..blocks).find_map(is_whole)
+                );
+            }
+        }
+    }
 
     #[test]
     fn runs_are_found_to_the_last_bit() {
