@@ -335,11 +335,14 @@ impl Vnode {
     /// Drops every page from index `from` on, dirty or not, after what is under way.
     pub(crate) fn drop_pages(&self, from: u64) {
         let mut state = self.page_state();
-        while let Some(index) = state.tree.next(from, false) {
+        let mut at = from;
+        while let Some(index) = state.tree.next(at, false) {
             if state.tree.get(index).is_some_and(|page| page.busy) {
                 state = self.pages.settled.wait(state);
+                at = from;
                 continue;
             }
+            at = index + 1;
             self.clean(&mut state, index);
             if let Some(Page {
                 frame: Some(frame), ..

@@ -284,26 +284,28 @@ impl<P> Tree<P> {
     /// The first index from `from` on that has a page (a tagged one, if `tagged`).
     pub(super) fn next(&self, from: u64, tagged: bool) -> Option<u64> {
         fn go<P>(level: &Level<P>, base: u64, from: u64, height: u32, tagged: bool) -> Option<u64> {
+            let skip = from.saturating_sub(base);
             match level {
-                Level::Leaf { slots, tags } => (0..LEAF)
-                    .filter(|&at| base + at as u64 >= from)
-                    .find(|&at| slots[at].is_some() && (!tagged || tags & (1 << at) != 0))
-                    .map(|at| base + at as u64),
+                Level::Leaf { slots, tags } => {
+                    let skip = skip.min(LEAF as u64) as usize;
+                    let at = if tagged {
+                        let rest = tags & u32::MAX.checked_shl(skip as u32).unwrap_or(0);
+                        (rest != 0).then(|| rest.trailing_zeros() as usize)
+                    } else {
+                        (skip..LEAF).find(|&at| slots[at].is_some())
+                    };
+                    at.map(|at| base + at as u64)
+                }
                 Level::Node { kids, tags } => {
-                    let span = 1u64 << (LEAF_BITS + NODE_BITS * (height - 1));
-                    for (at, kid) in kids.iter().enumerate() {
-                        let start = base + at as u64 * span;
-                        if start + (span - 1) < from || (tagged && tags & (1 << at) == 0) {
-                            continue;
+                    let bits = LEAF_BITS + NODE_BITS * (height - 1);
+                    let first = (skip >> bits).min(NODE as u64) as usize;
+                    (first..NODE).find_map(|at| {
+                        if tagged && tags & (1 << at) == 0 {
+                            return None;
                         }
-                        let found = kid
-                            .as_deref()
-                            .and_then(|kid| go(kid, start, from, height - 1, tagged));
-                        if found.is_some() {
-                            return found;
-                        }
-                    }
-                    None
+                        let kid = kids[at].as_deref()?;
+                        go(kid, base + ((at as u64) << bits), from, height - 1, tagged)
+                    })
                 }
             }
         }

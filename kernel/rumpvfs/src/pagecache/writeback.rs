@@ -95,8 +95,8 @@ impl Vnode {
                 return Ok(());
             };
             drop(state);
-            self.write_run(index, false)?;
-            at = index + 1;
+            let written = self.write_run(index, false)?;
+            at = index + (written as u64).max(1);
         }
     }
 

@@ -340,14 +340,16 @@ impl Group {
 
     /// How many bytes of the group from the first of `range` on are among `dull`.
     fn dull_bytes(&self, range: Range<usize>, dull: &[u8]) -> usize {
-        let is_dull = |bytes: &[u8]| dull.iter().any(|dull| bytes.iter().all(|it| it == dull));
+        let is_dull = |byte: u8| dull.contains(&byte);
+        let is_one_byte =
+            |many: [u8; 16]| u128::from_ne_bytes(many) == u128::from_ne_bytes([many[0]; 16]);
         let mut at = range.start;
         while at < range.end {
             let rest = &self.pieces[at / PIECE][at % PIECE..];
             let rest = &rest[..rest.len().min(range.end - at)];
             match rest.first_chunk::<16>() {
-                Some(many) if is_dull(many) => at += many.len(),
-                _ if is_dull(&rest[..1]) => at += 1,
+                Some(many) if is_dull(many[0]) && is_one_byte(*many) => at += many.len(),
+                _ if is_dull(rest[0]) => at += 1,
                 _ => break,
             }
         }
