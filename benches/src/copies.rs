@@ -51,6 +51,8 @@ const ROWS: [(&str, &str); 7] = [
 
 /// How many of them are phases.
 const PHASES: usize = 4;
+/// The one that there is a goal for; the others say why it is met or missed.
+const GOAL: usize = PHASES;
 
 /// The number of each row, of one guest.
 type Speeds = [f64; ROWS.len()];
@@ -237,12 +239,16 @@ impl Measured {
             println!("{name:<40} -");
             return;
         };
+        let verdict = match row {
+            GOAL if share >= goal => format!("{goal} met"),
+            GOAL => format!("{goal} MISSED"),
+            _ => String::new(),
+        };
         println!(
-            "{name:<40} {:>24} {:>24} {:>24}  {goal} {}",
+            "{name:<40} {:>24} {:>24} {:>24}  {verdict}",
             spread(&limited),
             spread(&all),
             spread(&shares),
-            if share >= goal { "met" } else { "MISSED" }
         );
     }
 }
