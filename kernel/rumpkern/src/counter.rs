@@ -91,24 +91,22 @@ impl Counters {
             group(&mut f);
         }
     }
+}
 
-    /// Writes all in the text format of Prometheus, each name with `prefix` in front.
-    ///
-    /// # Errors
-    /// The writer's.
-    pub fn write_prometheus(&self, out: &mut dyn fmt::Write, prefix: &str) -> fmt::Result {
-        let mut result = Ok(());
-        self.for_each(|name, help, value| {
-            let kind = match name.ends_with("_total") {
-                true => "counter",
-                false => "gauge",
-            };
-            result = result.and_then(|()| {
-                writeln!(out, "# HELP {prefix}{name} {help}")?;
-                writeln!(out, "# TYPE {prefix}{name} {kind}")?;
-                writeln!(out, "{prefix}{name} {value}")
-            });
-        });
-        result
-    }
+/// Writes name, help text and value of a counter in the text format of Prometheus, the name with `prefix` in front.
+///
+/// # Errors
+/// The writer's.
+pub fn write_prometheus(
+    out: &mut dyn fmt::Write,
+    prefix: &str,
+    (name, help, value): (&str, &str, u64),
+) -> fmt::Result {
+    let kind = match name.ends_with("_total") {
+        true => "counter",
+        false => "gauge",
+    };
+    writeln!(out, "# HELP {prefix}{name} {help}")?;
+    writeln!(out, "# TYPE {prefix}{name} {kind}")?;
+    writeln!(out, "{prefix}{name} {value}")
 }

@@ -307,9 +307,10 @@ fn counters_are_listed_by_name() {
         Err(Errno::EEXIST)
     );
     let mut text = String::new();
-    counters
-        .write_prometheus(&mut text, "rump_")
-        .expect("a string takes it");
+    counters.for_each(|name, help, value| {
+        crate::counter::write_prometheus(&mut text, "rump_", (name, help, value))
+            .expect("a string takes it");
+    });
     assert!(text.contains("# TYPE rump_zz_total counter\nrump_zz_total 3\n"));
     assert!(text.contains("rump_uvm_limit_pages "));
     kernel.shutdown();

@@ -5,9 +5,10 @@ use crate::http::condition;
 use crate::http::destination::{self, BadDestination};
 use crate::http::head::{Head, Status};
 use crate::http::request::{Depth, Method, Request};
+use crate::metrics;
 use crate::place::{self, Placed};
 use crate::propfind::tag_of;
-use crate::respond::{METRICS, Outgoing, Plan, Sink, full_path, short, told};
+use crate::respond::{Outgoing, Plan, Sink, full_path, short, told};
 use crate::task::{Copying, Outcome, Task};
 use crate::upload::Upload;
 use alloc::boxed::Box;
@@ -205,7 +206,7 @@ fn transfer(request: &Request, root: &[u8], path: &[u8], wall: i64) -> Result<Pl
         BadDestination::Malformed => Status::BAD_REQUEST,
         BadDestination::Elsewhere => Status::BAD_GATEWAY,
     })?;
-    if place::is_hidden_path(&to) || to == METRICS || to == b"/" || path == b"/" {
+    if place::is_hidden_path(&to) || to == metrics::PATH || to == b"/" || path == b"/" {
         return Err(Status::FORBIDDEN);
     }
     let (from, facts) = source(root, path)?;

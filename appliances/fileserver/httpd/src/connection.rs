@@ -362,6 +362,11 @@ impl Connection {
                 let is_last = propfind.is_done();
                 outgoing.goes_on(piece, is_last)
             }
+            Body::Metrics(metrics) => {
+                let piece = metrics.next_piece();
+                let is_last = metrics.is_done();
+                outgoing.goes_on(piece, is_last)
+            }
             Body::File { .. } | Body::Nothing => self.answered(),
         }
     }

@@ -3,7 +3,8 @@
 //! - [`http`], and [`dav`] for what WebDAV adds: what knows neither sockets nor files; pure functions.
 //! - [`connection`]: one client; [`server`]: all of them.
 //! - [`respond`]: what a request comes to; [`change`]: one that changes something.
-//! - [`listing`]: the page that shows a directory; [`propfind`]: the same for programs.
+//! - [`listing`]: the page that shows a directory; [`propfind`]: the same for programs; [`metrics`]: what is counted; [`piece`]: how these
+//!   are sent while they are made.
 //! - [`upload`], [`task`], [`walk`]: files on their way in, trees copied and removed; [`place`]: giving
 //!   names, so that a reader sees the old or the new and never a part.
 //! - [`escape`]: names in pages and answers.
@@ -27,6 +28,8 @@ pub mod dav;
 pub mod escape;
 pub mod http;
 pub mod listing;
+pub mod metrics;
+pub mod piece;
 pub mod place;
 pub mod propfind;
 pub mod respond;

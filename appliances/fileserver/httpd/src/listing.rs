@@ -2,8 +2,8 @@
 
 pub mod page;
 
+use crate::piece::Piece;
 use crate::place;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -12,8 +12,8 @@ use page::{FOOT, Kind, Page, Row};
 use rump::Errno;
 use rump::fs::{self, DirEntry, FileType, ReadDir};
 
-/// Text gathered before it is handed on.
-const PIECE: usize = 4096;
+/// The most that a row takes: a name of 255 bytes twice, each byte as `%22` and as `&quot;`, and what is around them.
+const ROW: usize = 255 * (3 + 6) + 256;
 
 /// The most memory that the names of one directory may take to be sorted; a longer directory is
 /// shown in the order in which it lies on the disk.
@@ -71,12 +71,16 @@ impl Listing {
     /// # Errors
     /// What the file system says; the body cannot be ended properly then.
     pub fn next_piece(&mut self) -> Result<Option<String>, Errno> {
-        let (mut text, mut entries) = match core::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Head(head, entries) => (head, entries),
-            Stage::Rows(entries) => (String::new(), entries),
+        let mut piece = Piece::new(self.chunked)?;
+        let mut entries = match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Head(head, entries) => {
+                piece.room_for(head.len())?.push_str(&head);
+                entries
+            }
+            Stage::Rows(entries) => entries,
             Stage::Done => return Ok(None),
         };
-        while text.len() < PIECE {
+        while !piece.is_full(ROW) {
             match entries.next(&self.full)? {
                 Some((
                     name,
@@ -93,24 +97,16 @@ impl Listing {
                         modified,
                     };
                     // Writing into a String fails only if a formatter of ours does, and ours do not.
-                    let _ = write!(text, "{row}");
+                    let _ = write!(piece.room_for(ROW)?, "{row}");
                 }
                 None => {
-                    text.push_str(FOOT);
-                    let end = if self.chunked { "0\r\n\r\n" } else { "" };
-                    return Ok(Some(self.framed(text) + end));
+                    piece.room_for(FOOT.len())?.push_str(FOOT);
+                    return Ok(Some(piece.finish(true)));
                 }
             }
         }
         self.stage = Stage::Rows(entries);
-        Ok(Some(self.framed(text)))
-    }
-
-    fn framed(&self, text: String) -> String {
-        match self.chunked {
-            true => format!("{:x}\r\n{text}\r\n", text.len()),
-            false => text,
-        }
+        Ok(Some(piece.finish(false)))
     }
 }
 

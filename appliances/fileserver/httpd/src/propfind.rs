@@ -5,14 +5,14 @@ use crate::dav::property::Facts;
 use crate::dav::question::Wanted;
 use crate::http::head::ETag;
 use crate::listing::is_shown;
+use crate::piece::Piece;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write as _;
 use rump::Errno;
 use rump::fs::{self, DirEntry, Metadata, ReadDir};
 
-/// Text gathered before it is handed on.
-const PIECE: usize = 4096;
+/// What is said of a file without its names, and with short ones.
+const USUAL: usize = 1024;
 
 /// An answer on its way.
 pub struct Propfind {
@@ -81,56 +81,58 @@ impl Propfind {
     /// # Errors
     /// What the file system says; the body cannot be ended properly then.
     pub fn next_piece(&mut self) -> Result<Option<String>, Errno> {
-        let mut text = String::new();
+        let mut piece = Piece::new(self.chunked)?;
         let entries = match core::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Start(entries) => {
+                let room = START.len() + self.most(self.path.len());
+                let text = piece.room_for(room)?;
                 text.push_str(START);
-                write_one(&mut text, &self.path, &self.facts, &self.wanted);
+                write_one(text, &self.path, &self.facts, &self.wanted);
                 entries
             }
             Stage::Entries(entries) => Some(entries),
             Stage::Done => return Ok(None),
         };
         let Some(mut entries) = entries else {
-            return Ok(Some(self.last(text)));
+            return last(piece);
         };
-        while text.len() < PIECE {
+        loop {
             match entries.next().transpose()? {
-                Some(entry) if is_shown(&entry) => self.entry(&mut text, &entry),
+                Some(entry) if is_shown(&entry) => self.entry(&mut piece, &entry)?,
                 Some(_) => {}
-                None => return Ok(Some(self.last(text))),
+                None => return last(piece),
+            }
+            if piece.is_full(USUAL) {
+                break;
             }
         }
         self.stage = Stage::Entries(entries);
-        Ok(Some(self.framed(&text, "")))
+        Ok(Some(piece.finish(false)))
     }
 
-    fn entry(&self, text: &mut String, entry: &DirEntry) {
+    fn entry(&self, piece: &mut Piece, entry: &DirEntry) -> Result<(), Errno> {
         let full = [&self.full, entry.name()].concat();
         // What is gone meanwhile, or a link to nothing, cannot be had either.
         let Ok(facts) = fs::metadata(&full) else {
-            return;
+            return Ok(());
         };
         let slash: &[u8] = if facts.is_dir() { b"/" } else { b"" };
         let path = [&self.path, entry.name(), slash].concat();
+        let text = piece.room_for(self.most(path.len()))?;
         write_one(text, &path, &facts, &self.wanted);
+        Ok(())
     }
 
-    fn last(&self, mut text: String) -> String {
-        text.push_str(END);
-        self.framed(&text, "0\r\n\r\n")
+    /// The most that is said of a file with a path of so many bytes: the path, each byte as `%22`; its name, each as `&quot;`; and what
+    /// was asked for.
+    fn most(&self, path: usize) -> usize {
+        path * 3 + 255 * 6 + USUAL + self.wanted.most()
     }
+}
 
-    fn framed(&self, text: &str, end: &str) -> String {
-        let mut framed = String::with_capacity(text.len() + 16);
-        if !self.chunked {
-            framed.push_str(text);
-            return framed;
-        }
-        // Writing into a String fails only if a formatter of ours does, and ours do not.
-        let _ = write!(framed, "{:x}\r\n{text}\r\n{end}", text.len());
-        framed
-    }
+fn last(mut piece: Piece) -> Result<Option<String>, Errno> {
+    piece.room_for(END.len())?.push_str(END);
+    Ok(Some(piece.finish(true)))
 }
 
 /// The version of a file.

@@ -10,6 +10,7 @@ use crate::http::head::{Head, Status, short_answer};
 use crate::http::request::{ALLOW, Depth, Method, Request};
 use crate::http::target::Encoded;
 use crate::listing::Listing;
+use crate::metrics::{self, Metrics};
 use crate::place;
 use crate::propfind::{Propfind, tag_of};
 use crate::task::{Outcome, Task};
@@ -20,9 +21,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use rump::Errno;
 use rump::fs::{self, File, FileType, Metadata};
-
-/// The path of the kernel's counters; it hides a file of that name.
-pub(crate) const METRICS: &[u8] = b"/.metrics";
 
 /// An answer on its way.
 pub(crate) struct Outgoing {
@@ -38,6 +36,7 @@ pub(crate) enum Body {
     File { file: File, at: u64, end: u64 },
     Listing(Listing),
     Propfind(Box<Propfind>),
+    Metrics(Metrics),
 }
 
 impl Outgoing {
@@ -119,7 +118,7 @@ fn decide(request: &Request, root: &[u8], wall: i64) -> Result<Plan, Status> {
         request.method,
         Method::Get | Method::Head | Method::Options | Method::Propfind | Method::Proppatch
     );
-    if place::is_hidden_path(path) || (path == METRICS && !reads) {
+    if place::is_hidden_path(path) || (path == metrics::PATH && !reads) {
         return Err(if reads {
             Status::NOT_FOUND
         } else {
@@ -127,7 +126,9 @@ fn decide(request: &Request, root: &[u8], wall: i64) -> Result<Plan, Status> {
         });
     }
     match request.method {
-        Method::Get | Method::Head if path == METRICS => Ok(Plan::Answer(metrics(request, wall))),
+        Method::Get | Method::Head if path == metrics::PATH => {
+            Ok(Plan::Answer(counted(request, wall)))
+        }
         Method::Get | Method::Head => get(request, root, path, wall).map(Plan::Answer),
         Method::Options => Ok(Plan::Answer(options(request, wall))),
         Method::Propfind | Method::Proppatch => asked(request, root, path, wall),
@@ -266,21 +267,25 @@ pub(crate) fn answer_outcome(
     }
 }
 
-/// Everything that the kernel counts, in the text format of Prometheus 0.0.4.
-fn metrics(request: &Request, wall: i64) -> Outgoing {
-    let mut body = String::new();
-    if let Some(kernel) = rumpkern::curkernel() {
-        // Writing into a String fails only if a formatter fails, and the kernel's do not.
-        let _ = kernel.counters().write_prometheus(&mut body, "rump_");
-    }
+/// Everything that the kernel counts.
+fn counted(request: &Request, wall: i64) -> Outgoing {
+    // As for a list: a client of HTTP/1.0 knows the end by the end of the connection.
+    let chunked = request.chunked_allowed;
+    let keep_alive = request.keep_alive && chunked;
     let mut head = Head::new(Status::OK, wall);
     head.line(format_args!("Content-Type: text/plain; version=0.0.4"));
-    head.line(format_args!("Content-Length: {}", body.len()));
-    let mut text = head.finish(request.keep_alive);
-    if request.method == Method::Get {
-        text.push_str(&body);
+    if chunked {
+        head.line(format_args!("Transfer-Encoding: chunked"));
     }
-    Outgoing::text(text, request.keep_alive)
+    Outgoing {
+        text: head.finish(keep_alive),
+        sent: 0,
+        body: match request.method {
+            Method::Head => Body::Nothing,
+            _ => Body::Metrics(Metrics::new(chunked)),
+        },
+        keep_alive,
+    }
 }
 
 /// Where a path led.

@@ -43,6 +43,20 @@ pub enum Wanted {
     These(Vec<Property>),
 }
 
+impl Wanted {
+    /// The most bytes that the names of properties that no file has take in an answer about one: each byte escaped.
+    pub fn most(&self) -> usize {
+        let Wanted::These(these) = self else {
+            return 0;
+        };
+        let sizes = these.iter().map(|property| match property {
+            Property::Live(_) => 0,
+            Property::Unknown { namespace, name } => 6 * (namespace.len() + name.len()) + 64,
+        });
+        sizes.sum()
+    }
+}
+
 /// The body is not what it should be: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadQuestion;
