@@ -9,6 +9,7 @@ mod frames;
 mod halting;
 mod hostile_disks;
 mod killing;
+mod metrics;
 mod programs;
 mod requests;
 mod webdav;

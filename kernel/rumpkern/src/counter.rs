@@ -82,7 +82,8 @@ impl Counters {
         Ok(())
     }
 
-    /// Calls `f` with name, help text and value of each: those registered singly, by name, then the groups'.
+    /// Calls `f` with name, help text and value of each: those registered singly, by name, then the groups'. In the same order each
+    /// time, if none is registered meanwhile.
     pub fn for_each(&self, mut f: impl FnMut(&str, &str, u64)) {
         for entry in self.entries.read().iter() {
             f(&entry.name, entry.help, (entry.value)());

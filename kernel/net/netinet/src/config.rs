@@ -30,8 +30,9 @@ fn init(kernel: &Arc<Kernel>) -> Result<(), Errno> {
     let net = kernel.get::<Net>().ok_or(Errno::ENXIO)?;
     let inet = Inet::new(kernel, &net)?;
     let udp = Udp::attach(&inet, &net)?;
-    counters::register_protocols(kernel, &inet, &udp)?;
-    kernel.provide(Tcp::attach(kernel, &inet, &net)?)?;
+    let tcp = Tcp::attach(kernel, &inet, &net)?;
+    counters::register_protocols(kernel, &inet, &udp, &tcp)?;
+    kernel.provide(tcp)?;
     kernel.provide(inet)
 }
 

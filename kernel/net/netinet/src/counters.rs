@@ -1,6 +1,7 @@
 //! What netstat(1) shows, among the kernel's counters.
 
 use crate::inet::Inet;
+use crate::tcp::Tcp;
 use crate::udp::Udp;
 use alloc::format;
 use alloc::sync::{Arc, Weak};
@@ -36,6 +37,7 @@ pub(crate) fn register_protocols(
     kernel: &Kernel,
     inet: &Arc<Inet>,
     udp: &Arc<Udp>,
+    tcp: &Arc<Tcp>,
 ) -> Result<(), Errno> {
     let counters = kernel.counters();
     counters.register("mbuf_clusters", "packet buffers of 2 KiB in use", || {
@@ -93,6 +95,39 @@ pub(crate) fn register_protocols(
     ];
     for (name, help, counter) in of_udp {
         register(kernel, name, help, udp, counter)?;
+    }
+    let of_tcp: [Row<Tcp>; 8] = [
+        ("tcp_received_total", "segments received", |t| {
+            &t.stats.received
+        }),
+        ("tcp_malformed_total", "segments that are none", |t| {
+            &t.stats.malformed
+        }),
+        ("tcp_bad_sum_total", "segments with a wrong checksum", |t| {
+            &t.stats.bad_sum
+        }),
+        ("tcp_sent_total", "segments sent", |t| &t.stats.sent),
+        (
+            "tcp_send_failed_total",
+            "segments not sent for want of memory or room",
+            |t| &t.stats.send_failed,
+        ),
+        ("tcp_established_total", "connections that stood up", |t| {
+            &t.stats.established
+        }),
+        (
+            "tcp_listen_overflow_total",
+            "connections refused, the queue was full",
+            |t| &t.stats.listen_overflow,
+        ),
+        (
+            "tcp_drained_total",
+            "times that segments out of order were dropped for want of memory",
+            |t| &t.stats.drained,
+        ),
+    ];
+    for (name, help, counter) in of_tcp {
+        register(kernel, name, help, tcp, counter)?;
     }
     Ok(())
 }

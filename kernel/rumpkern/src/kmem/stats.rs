@@ -72,7 +72,8 @@ pub fn class_stats() -> impl Iterator<Item = ClassStats> {
     })
 }
 
-/// The counters of kmem, as a group: in all, and of the classes that have slabs.
+/// The counters of kmem, as a group: in all, and of each class, also if it has no slab now: what is there does not change from one look
+/// to the next.
 pub(crate) fn counters(f: &mut dyn FnMut(&str, &str, u64)) {
     let stats = stats();
     let large = LARGE_REQUESTED.load(Ordering::Relaxed) as u64;
@@ -96,7 +97,7 @@ pub(crate) fn counters(f: &mut dyn FnMut(&str, &str, u64)) {
         "bytes asked for, of those",
         large,
     );
-    for class in class_stats().filter(|class| class.pages > 0) {
+    for class in class_stats() {
         let mut name = Name::default();
         let values = [
             ("pages", "pages of slabs of this size", class.pages),
