@@ -103,7 +103,10 @@ impl Node {
         let taken = space.take_inode(dir.ino / sb.ipg, is_root, vtype == VnodeType::Dir)?;
         let ino = taken.ok_or(Fault::Refused(Errno::ENOSPC))?;
         drop(space);
-        let generation = volume.next_generation(ino)?;
+        let generation = volume.next_generation(ino).inspect_err(|_| {
+            // If that fails too it was logged, and the inode stays taken until a check.
+            let _ = volume.changed(volume.free_inode(ino, vtype == VnodeType::Dir));
+        })?;
         let now = rumpkern::time::wall();
         Ok(Inode {
             ino,

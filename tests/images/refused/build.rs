@@ -1,0 +1,5 @@
+//! Links the image.
+
+fn main() {
+    rumpuser_baremetal_image::link();
+}
