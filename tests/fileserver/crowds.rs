@@ -8,7 +8,7 @@ use rump_tests::guest::Boot;
 use rump_tests::http::Connection;
 use rump_tests::tree::fingerprint;
 
-use crate::{Town, assert_sane, fileserver, small_disk};
+use crate::{Town, assert_sane, fileserver, free_pages, small_disk};
 
 fn serve_in_8_mib(disk: &Disk) -> Town {
     Town::around(Boot::new(fileserver()).memory("8").disk(&disk.image))
@@ -37,21 +37,6 @@ fn two_hundred_and_fifty_six_connections_are_served_at_once() {
         }
     }
     assert_sane(&town.guest);
-}
-
-/// A gauge of `/.metrics`, by the end of its name.
-fn gauge(town: &Town, name: &str) -> u64 {
-    let text = town.get("/.metrics").text();
-    let line = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let (key, value) = line.split_once(' ')?;
-            key.ends_with(name)
-                .then(|| value.trim().parse().ok())
-                .flatten()
-        });
-    line.unwrap_or_else(|| panic!("no {name} in:\n{text}"))
 }
 
 #[test]
@@ -91,14 +76,14 @@ fn a_hundred_thousand_requests_leave_as_many_free_pages_as_the_first_thousand() 
         });
     };
     ask_together(1000 / CLIENTS);
-    let first = gauge(&town, "uvm_free_pages");
+    let first = free_pages(&town.get("/.metrics"));
     for _ in 0..25 {
         ask_together(1000);
     }
     // Connections that were closed may be on their way out for a while.
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let last = gauge(&town, "uvm_free_pages");
+        let last = free_pages(&town.get("/.metrics"));
         if last + SLACK >= first {
             break;
         }

@@ -6,6 +6,7 @@ mod clients;
 mod crowds;
 mod disks;
 mod frames;
+mod full;
 mod halting;
 mod hostile_disks;
 mod killing;
@@ -105,4 +106,19 @@ fn assert_sane(guest: &Guest) {
     for word in ["panicked at", "fatal:"] {
         assert!(!console.contains(word), "{word:?} on the console");
     }
+}
+
+/// How many pages are free, as the answer to a GET of `/.metrics` says.
+fn free_pages(metrics: &Response) -> u64 {
+    let text = metrics.text();
+    let line = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .find_map(|line| {
+            let (key, value) = line.split_once(' ')?;
+            key.ends_with("uvm_free_pages")
+                .then(|| value.trim().parse().ok())
+                .flatten()
+        });
+    line.unwrap_or_else(|| panic!("no free pages in:\n{text}"))
 }

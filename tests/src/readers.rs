@@ -1,7 +1,8 @@
 //! Programs that read FFS and that nobody here wrote: each shows a whole image as a [`Tree`], to be compared with what was written.
 //!
 //! - [`Reader::Dissect`]: `dissect.ffs` from Python's registry; little-endian volumes.
-//! - [`Reader::FuseUfs`]: the crate fuse-ufs over FUSE, which takes root; UFS2 with its superblock at byte 65536, both byte orders.
+//! - [`Reader::FuseUfs`]: the crate fuse-ufs over FUSE, which takes root; UFS2 with its superblock at byte 65536 and in one fragment, both
+//!   byte orders. Of a directory it lists only what one answer has room for, some hundreds of names.
 //! - [`Reader::Linux`]: the driver `ufs` of Debian's kernel, in a guest of its own; both versions and byte orders, fragments up to 4096
 //!   bytes.
 //!
@@ -56,7 +57,7 @@ impl Reader {
         let is_at_65536 = volume.location == 65_536;
         match self {
             Self::Dissect => volume.order == Order::Little,
-            Self::FuseUfs => is_ufs2 && is_at_65536,
+            Self::FuseUfs => is_ufs2 && is_at_65536 && volume.fsize >= 2048,
             Self::Linux => volume.fsize <= 4096 && (is_at_65536 || !is_ufs2),
         }
     }

@@ -22,6 +22,8 @@ fn kernel() -> (MutexGuard<'static, ()>, Arc<Kernel>) {
     static HOST: Once = Once::new();
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     HOST.call_once(|| {
+        log::set_logger(&Log).expect("the only log");
+        log::set_max_level(log::LevelFilter::Warn);
         Host::builder()
             .memory(64 << 20)
             .command_line("memlimit=1m loglevel=warn")
@@ -30,6 +32,32 @@ fn kernel() -> (MutexGuard<'static, ()>, Arc<Kernel>) {
     });
     let kernel = Kernel::boot(Config::from_host(), &[]).expect("boots");
     (turn, kernel)
+}
+
+/// The log of this process.
+struct Log;
+
+/// Lines that say that there is no memory.
+static OUT_OF_MEMORY: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        println!("{line}");
+        if line.contains("out of memory") {
+            out_of_memory().push(line);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn out_of_memory() -> MutexGuard<'static, Vec<String>> {
+    OUT_OF_MEMORY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Page {
@@ -418,18 +446,49 @@ fn the_reserve_is_for_the_io_path_and_never_exceeds_the_limit() {
 }
 
 #[test]
-fn when_nothing_can_be_reclaimed_a_waiter_fails_in_the_end() {
+fn when_nothing_can_be_reclaimed_a_waiter_fails_in_the_end_and_the_log_says_so_once() {
     let (_turn, kernel) = kernel();
     let _lwp = kernel.attach("test").expect("attached");
-    let frames = fill_memory(0);
-    let before = uvm::stats();
-    let refused = Frame::alloc(Alloc::Wait).err();
-    assert_eq!(refused, Some(Errno::ENOMEM));
-    let stats = uvm::stats();
-    assert!(stats.hopeless > before.hopeless && stats.waiters == 0);
-    drop(frames);
-    assert!(Frame::alloc(Alloc::Wait).is_ok());
+    for _ in 0..2 {
+        let frames = fill_memory(0);
+        out_of_memory().clear();
+        let before = uvm::stats();
+        // However many are refused until memory comes.
+        for _ in 0..5 {
+            let refused = Frame::alloc(Alloc::Wait).err();
+            assert_eq!(refused, Some(Errno::ENOMEM));
+        }
+        let stats = uvm::stats();
+        assert!(stats.hopeless > before.hopeless + 5 && stats.waiters == 0);
+        let lines = std::mem::take(&mut *out_of_memory());
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert_numbers(&lines[0]);
+        drop(frames);
+        assert!(Frame::alloc(Alloc::Wait).is_ok());
+        // A daemon that is woken has slept, and knew that there was memory.
+        while uvm::stats().pdwoke == stats.pdwoke {
+            drop(fill_memory(0));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    assert!(out_of_memory().is_empty(), "and not when there is some");
     kernel.shutdown();
+}
+
+/// The line says how much of the memory is what.
+fn assert_numbers(line: &str) {
+    let words = line.split(|c: char| !c.is_ascii_alphanumeric());
+    let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+    let [used, limit, kmem, active, inactive, wanted] = numbers[..] else {
+        panic!("{line}");
+    };
+    let marks = uvm::marks();
+    assert_eq!(limit, LIMIT / PAGE_SIZE, "{line}");
+    let usable = limit - marks.reserve - marks.kernel_reserve;
+    assert!((usable..=limit).contains(&used), "{line}");
+    assert!(kmem + active + inactive <= used && wanted > 0, "{line}");
+    let ending = "wanted, none freed, none outstanding";
+    assert!(line.ends_with(ending), "{line}");
 }
 
 #[test]

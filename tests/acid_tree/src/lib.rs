@@ -8,8 +8,8 @@ extern crate alloc;
 use alloc::format;
 use alloc::string::String;
 
-/// The largest file of a tree, in bytes.
-const LARGE: u64 = 32 << 20;
+/// The largest file of a tree, in bytes: longer than [`FAR_BORDER`].
+const LARGE: u64 = (16 << 20) + (128 << 10);
 /// Small files in a tree.
 const SMALL: u32 = 2000;
 /// Small files are shorter than this, in bytes.
@@ -28,6 +28,9 @@ const BORDERS: [u64; 10] = [
     1 << 20,
     (12 + 1024) * 8192,
 ];
+/// Where double indirect blocks begin if a block has 8 KiB and a pointer 4 bytes. One file of a tree ends at, behind
+/// or before it, as the tree's number says: three of them were most of the tree.
+const FAR_BORDER: u64 = (12 + 2048) * 8192;
 
 /// A file of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,8 @@ pub fn directory(number: u32) -> String {
     format!("/tree-{number}")
 }
 
-/// The files of tree `number`: one large one, sizes around every border, many small ones. Where `part` is not 1, the large one is
-/// that part of its size, there are only that part of the small ones, and none is larger than the large one.
+/// The files of tree `number`: one large one, sizes around every border, one around the far border, many small ones. Where `part` is not
+/// 1, the large one is that part of its size, there are only that part of the small ones, and none is larger than the large one.
 pub fn files(number: u32, part: u32) -> impl Iterator<Item = Planned> {
     let part = part.max(1);
     let largest = LARGE / u64::from(part);
@@ -55,12 +58,14 @@ pub fn files(number: u32, part: u32) -> impl Iterator<Item = Planned> {
     let around = borders.flat_map(|border| {
         [border - 1, border, border + 1].map(|size| (format!("border-{size}"), size))
     });
+    let far = [FAR_BORDER, FAR_BORDER + 1, FAR_BORDER - 1][number as usize % 3];
+    let far = (far < largest).then(|| (format!("border-{far}"), far));
     let small = (0..SMALL / part).map(|number| {
         let size = number.wrapping_mul(2_654_435_761) % SMALL_BYTES;
         (format!("small-{number}"), u64::from(size))
     });
     let first = u64::from(number) * 100_000;
-    let all = large.chain(around).chain(small).zip(first..);
+    let all = large.chain(around).chain(far).chain(small).zip(first..);
     all.map(move |((name, size), seed)| Planned {
         path: format!("{}/{name}", directory(number)),
         seed,
@@ -91,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_tree_has_64_mib_and_a_file_the_same_bytes_however_they_are_asked_for() {
-        let total = |part| files(1, part).map(|file| file.size).sum::<u64>();
-        assert_eq!(total(1) >> 20, 64);
-        assert!((2..8).contains(&(total(16) >> 20)));
+        let total = |number, part| files(number, part).map(|file| file.size).sum::<u64>();
+        assert!((0..3).all(|number| total(number, 1) >> 20 == 64));
+        assert!((2..8).contains(&(total(1, 16) >> 20)));
         let mut whole = [0; 100];
         fill(7, 3, &mut whole);
         for from in 0..100 {

@@ -12,6 +12,7 @@ use rumpkern::kauth::Cred;
 use rumpkern::lwp;
 use rumpuser::Errno;
 use rumpvfs::syscalls::OpenFlags;
+use rumpvfs::vnode::VnodeType;
 
 const MEMORY: usize = 2 << 20;
 const NEW: OpenFlags = OpenFlags::READ
@@ -115,6 +116,10 @@ fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
         assert_consistent(&rig.check_mounted(), "link");
         assert_eq!(vfs.rename(proc, from, to), Err(Errno::ENOSPC));
         assert_consistent(&rig.check_mounted(), "rename");
+        let node = vfs.mknod(proc, to, VnodeType::Chr, 0o600, 1);
+        assert_eq!(node, Err(Errno::ENOSPC));
+        assert_consistent(&rig.check_mounted(), "mknod");
+        refuse_to_lengthen(&rig, &files, &options);
         let file = vfs.open(proc, from, NEW, 0).unwrap();
         assert_eq!(file.write_at(40 << 20, b"far"), Err(Errno::ENOSPC));
         assert_consistent(&rig.check_mounted(), "sparse write");
@@ -138,6 +143,137 @@ fn every_operation_on_a_full_volume_fails_and_leaves_it_consistent() {
         );
         rig.finish("emptied");
     }
+}
+
+/// A file whose last block is not whole needs more of it to become longer; one whose last block is whole gets a hole, for which there is
+/// always room.
+fn refuse_to_lengthen(rig: &Rig, files: &[(String, usize)], options: &Options) {
+    let (bsize, fsize) = (options.bsize.unwrap(), options.fsize.unwrap());
+    let (bsize, fsize) = (bsize as usize, fsize as usize);
+    let mut refused = 0;
+    for (path, size) in files {
+        let fragments = (size % bsize).div_ceil(fsize);
+        let in_direct = *size < 12 * bsize;
+        let must_grow = in_direct && fragments > 0 && fragments < bsize / fsize;
+        let longer = (size + 3 * bsize) as u64;
+        let expected = match must_grow {
+            true => Err(Errno::ENOSPC),
+            false => Ok(()),
+        };
+        let path = path.as_bytes();
+        let now = || rig.vfs.stat(&rig.proc, path).unwrap().attr.size;
+        assert_eq!(rig.vfs.truncate(&rig.proc, path, longer), expected);
+        assert_consistent(&rig.check_mounted(), "truncate upwards");
+        if must_grow {
+            assert_eq!(now(), *size as u64);
+            refused += 1;
+        } else {
+            assert_eq!(now(), longer);
+            rig.vfs.truncate(&rig.proc, path, *size as u64).unwrap();
+            assert_consistent(&rig.check_mounted(), "truncate back");
+        }
+    }
+    assert_eq!(refused > 0, fsize < bsize);
+}
+
+#[test]
+fn without_a_free_inode_nothing_is_made_and_everything_else_goes_on() {
+    let _lwp = attach(MEMORY);
+    let all = small().into_iter();
+    for (options, mount) in all.flat_map(|options| MOUNTS.map(|mount| (options, mount))) {
+        // As few as there can be: one block of them in each group.
+        let options = Options {
+            density: Some(1 << 20),
+            ..options
+        };
+        run_out_of_inodes(mounted(options, mount), mount);
+    }
+}
+
+/// What takes an inode, by what it is called.
+const MAKERS: [&str; 5] = ["create", "mkdir", "symlink", "mknod", "mkfifo"];
+
+fn make_one(rig: &Rig, how: &str, path: &[u8]) -> Result<(), Errno> {
+    let (vfs, proc) = (&rig.vfs, &rig.proc);
+    match how {
+        "create" => vfs.open(proc, path, NEW, 0o644).map(drop),
+        "mkdir" => vfs.mkdir(proc, path, 0o755),
+        // Too long to lie in the inode: what was taken for it is given back.
+        "symlink" => vfs.symlink(proc, &[b'x'; 900], path),
+        "mknod" => vfs.mknod(proc, path, VnodeType::Blk, 0o600, 7),
+        _ => vfs.mknod(proc, path, VnodeType::Fifo, 0o600, 0),
+    }
+}
+
+fn run_out_of_inodes(rig: Rig, mount: &str) {
+    let empty = rig.check_mounted();
+    let (vfs, proc) = (&rig.vfs, &rig.proc);
+    vfs.mkdir(proc, b"/d", 0o755).unwrap();
+    let mut made = 0;
+    let path = |n: usize| format!("/d/file{n}");
+    let full = loop {
+        match make_one(&rig, "create", path(made).as_bytes()) {
+            Ok(()) => made += 1,
+            Err(errno) => break errno,
+        }
+    };
+    assert_eq!(full, Errno::ENOSPC);
+    assert!(made > 10, "{made} files");
+    assert_consistent(&rig.check_mounted(), "no inode is left");
+    let stat = vfs.statvfs(proc, b"/").unwrap();
+    assert!(stat.ffree == 0 && stat.bavail > 0, "{stat:?}");
+    let refuse_all = || {
+        for how in MAKERS {
+            assert_eq!(make_one(&rig, how, b"/d/new"), Err(Errno::ENOSPC), "{how}");
+            assert_consistent(&rig.check_mounted(), how);
+            assert_eq!(vfs.stat(proc, b"/d/new").err(), Some(Errno::ENOENT));
+        }
+        assert_eq!(vfs.statvfs(proc, b"/").unwrap().bfree, stat.bfree);
+    };
+    refuse_all();
+    let file = vfs.open(proc, b"/d/file0", NEW, 0).unwrap();
+    assert_eq!(file.write(&[5; 20_000]), Ok(20_000));
+    vfs.truncate(proc, b"/d/file0", 30_000).unwrap();
+    assert_consistent(&rig.check_mounted(), "write");
+    vfs.link(proc, b"/d/file0", b"/d/linked").unwrap();
+    vfs.rename(proc, b"/d/linked", b"/renamed").unwrap();
+    vfs.rename(proc, b"/renamed", b"/d/file1").unwrap();
+    assert_consistent(&rig.check_mounted(), "names");
+    // The last name of the file that was replaced went with it, and so did its inode.
+    make_one(&rig, "create", b"/d/replaced").unwrap();
+    let mut read = [0; 30_000];
+    assert_eq!(file.read_at(0, &mut read), Ok(read.len()));
+    assert!(read[..20_000] == [5; 20_000] && read[20_000..] == [0; 10_000]);
+    drop(file);
+    vfs.unlink(proc, b"/d/file1").unwrap();
+    vfs.truncate(proc, b"/d/file0", 0).unwrap();
+    refuse_all();
+    for how in MAKERS {
+        vfs.unlink(proc, path(made - 1).as_bytes()).unwrap();
+        assert_eq!(vfs.statvfs(proc, b"/").unwrap().ffree, 1, "{how}");
+        make_one(&rig, how, b"/d/one").unwrap();
+        assert_consistent(&rig.check_mounted(), how);
+        let more = make_one(&rig, "create", b"/d/more");
+        assert_eq!(more, Err(Errno::ENOSPC), "{how}");
+        match how {
+            "mkdir" => vfs.rmdir(proc, b"/d/one").unwrap(),
+            _ => vfs.unlink(proc, b"/d/one").unwrap(),
+        }
+        make_one(&rig, "create", path(made - 1).as_bytes()).unwrap();
+        assert_consistent(&rig.check_mounted(), how);
+    }
+    vfs.unlink(proc, b"/d/replaced").unwrap();
+    for n in (0..made).filter(|n| *n != 1) {
+        vfs.unlink(proc, path(n).as_bytes()).unwrap();
+    }
+    vfs.rmdir(proc, b"/d").unwrap();
+    let report = rig.check_mounted();
+    assert_eq!(
+        (report.inodes, report.fragments),
+        (empty.inodes, empty.fragments),
+        "all is free again, {mount}"
+    );
+    rig.finish("emptied");
 }
 
 #[test]
