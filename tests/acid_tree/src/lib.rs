@@ -8,8 +8,8 @@ extern crate alloc;
 use alloc::format;
 use alloc::string::String;
 
-/// The largest file of a tree, in bytes: longer than [`FAR_BORDER`].
-const LARGE: u64 = (16 << 20) + (128 << 10);
+/// The largest file of a tree, in bytes.
+const LARGE: u64 = 32 << 20;
 /// Small files in a tree.
 const SMALL: u32 = 2000;
 /// Small files are shorter than this, in bytes.
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tree_has_64_mib_and_a_file_the_same_bytes_however_they_are_asked_for() {
+    fn a_tree_has_80_mib_and_a_file_the_same_bytes_however_they_are_asked_for() {
         let total = |number, part| files(number, part).map(|file| file.size).sum::<u64>();
-        assert!((0..3).all(|number| total(number, 1) >> 20 == 64));
+        assert!((0..3).all(|number| total(number, 1) >> 20 == 80));
         assert!((2..8).contains(&(total(1, 16) >> 20)));
         let mut whole = [0; 100];
         fill(7, 3, &mut whole);

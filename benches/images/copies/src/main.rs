@@ -1,7 +1,7 @@
 //! Copies files to its first disk and back, for the comparison of one memory limit with another.
 //!
 //! A *stream* is one file of 64 MiB, a *tree* that of the acid test: a large file, some around the borders of blocks, 2,000 small ones,
-//! 64 MiB in all. Each is written and synced, and read after an unmount and a mount, so that every byte comes from the disk
+//! 80 MiB in all. Each is written and synced, and read after an unmount and a mount, so that every byte comes from the disk
 //! whatever the limit. What is in the files is one byte, over and over: to make and to compare contents would be most of the work,
 //! and the acid test does it.
 //!

@@ -1,6 +1,6 @@
 //! Copies trees to and from an FFS, in several threads at once, within whatever memory limit the command line gives.
 //!
-//! Each thread has a tree of 64 MiB ([`tree`]) and does the steps with it. The page cache, the buffer cache and the
+//! Each thread has a tree of 80 MiB ([`tree`]) and does the steps with it. The page cache, the buffer cache and the
 //! pagedaemon are under pressure all the time. Words on the command line:
 //!
 //! | word | value |
