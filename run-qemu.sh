@@ -95,6 +95,7 @@ package_of() { # TOOL
     ps) echo procps ;;
     nginx) echo nginx-light ;;
     mke2fs | debugfs) echo e2fsprogs ;;
+    sfdisk) echo fdisk ;;
     dig) echo bind9-dnsutils ;;
     pip3) echo python3-pip ;;
     mount.davfs) echo davfs2 ;;
