@@ -96,6 +96,7 @@ package_of() { # TOOL
     nginx) echo nginx-light ;;
     mke2fs | debugfs) echo e2fsprogs ;;
     losetup) echo mount ;;
+    sfdisk) echo fdisk ;;
     dig) echo bind9-dnsutils ;;
     pip3) echo python3-pip ;;
     mount.davfs) echo davfs2 ;;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -37,6 +38,8 @@ pub struct Tree {
     pub nodes: BTreeMap<String, Node>,
     /// Mode, links, user, group and inode of what is there, where they are known.
     pub attributes: BTreeMap<String, (u32, u32, u32, u32, u64)>,
+    /// When what is there was changed last, in seconds, where that is known.
+    pub times: BTreeMap<String, i64>,
 }
 
 /// The form of the trees that come with the images of `shared/images`.
@@ -86,6 +89,7 @@ impl Tree {
             };
             let path = format!("{prefix}{name}");
             let kind = entry.file_type()?;
+            let known = entry.metadata()?;
             let node = if kind.is_dir() {
                 self.add_folder(&entry.path(), &format!("{path}/"))?;
                 Node::Directory
@@ -96,6 +100,10 @@ impl Tree {
             } else {
                 Node::Special
             };
+            let links = u32::try_from(known.nlink())?;
+            let attributes = (known.mode(), links, known.uid(), known.gid(), known.ino());
+            self.attributes.insert(path.clone(), attributes);
+            self.times.insert(path.clone(), known.mtime());
             self.nodes.insert(path, node);
         }
         Ok(())
@@ -197,6 +205,37 @@ impl Tree {
             .filter(|(_, is, should_be)| is != should_be)
             .take(20)
             .map(|(path, is, should_be)| format!("{path:?} is {is:?}, should be {should_be:?}"))
+            .collect();
+        ensure!(differences.is_empty(), "{}", differences.join("\n"));
+        Ok(())
+    }
+
+    /// Compares modes, links, owners, groups and times with this tree's: what a copy keeps. Links have no mode, and how many links a
+    /// directory has is the file system's business.
+    ///
+    /// # Errors
+    /// The differences, though not more than twenty; a path of this tree whose attributes were not found.
+    pub fn compare_attributes(&self, found: &Self) -> Result<()> {
+        let kept = |tree: &Self, path: &str| {
+            let (mode, links, uid, gid, _) = *tree.attributes.get(path)?;
+            let mode = match tree.nodes.get(path)? {
+                Node::Symlink(_) => None,
+                _ => Some(mode),
+            };
+            let links = match tree.nodes.get(path)? {
+                Node::Directory => None,
+                _ => Some(links),
+            };
+            Some((mode, links, uid, gid, *tree.times.get(path)?))
+        };
+        let pairs = self
+            .nodes
+            .keys()
+            .map(|path| (path, kept(found, path), kept(self, path)));
+        let differences: Vec<String> = pairs
+            .filter(|(_, is, should_be)| is.is_none() || is != should_be)
+            .take(20)
+            .map(|(path, is, should_be)| format!("{path:?} has {is:?}, should have {should_be:?}"))
             .collect();
         ensure!(differences.is_empty(), "{}", differences.join("\n"));
         Ok(())

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "rump_fs", version, max_term_width = 100)]
 pub struct Cli {
-    /// The kind of file system, instead of finding out
+    /// The kind of file system, instead of finding out; mkfs, check and log know but ffs
     #[arg(long, value_name = "T", global = true)]
     pub fstype: Option<String>,
-    /// Mount with the journal
+    /// Mount with the journal; mkfs, check and log show do not mount
     #[arg(long, global = true)]
     pub log: bool,
     /// Refuse every change
@@ -23,7 +23,7 @@ pub struct Cli {
     /// The kernel's budget of memory, with k, m or g
     #[arg(long, value_name = "SIZE", value_parser = size, global = true)]
     pub memlimit: Option<u64>,
-    /// Answer in JSON
+    /// Answer in JSON, where there is an answer: ls, tree, stat, df, mkfs, check, log
     #[arg(long, global = true)]
     pub json: bool,
     /// Show more of the kernel's log than errors: warnings, information (-vv), details (-vvv)
@@ -32,6 +32,22 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// One of the options, if one is given, that hold for all that the program does.
+    pub fn option_of_all(&self) -> Option<&'static str> {
+        let given = [
+            (self.fstype.is_some(), "fstype"),
+            (self.log, "log"),
+            (self.readonly, "readonly"),
+            (self.memlimit.is_some(), "memlimit"),
+            (self.verbose > 0, "verbose"),
+        ];
+        given
+            .into_iter()
+            .find_map(|(is_given, name)| is_given.then_some(name))
+    }
 }
 
 /// What to do.

@@ -74,16 +74,10 @@ pub fn log(session: &mut Session, command: &LogCommand) -> Result<(), Failure> {
     let (LogCommand::Show { image } | LogCommand::Add { image, .. } | LogCommand::Remove { image }) =
         command;
     let source = Source::parse(image);
-    if let Some(fstype) = session.fstype()
-        && fstype != "ffs"
-    {
-        let sentence = format!("{source}: a file system of type {fstype} has no log");
-        return Err(Failure::Said(sentence));
-    }
+    session.is_ffs(&source, "has no log")?;
     let is_shown = matches!(command, LogCommand::Show { .. });
-    if session.readonly() && !is_shown {
-        let sentence = format!("{source}: --readonly: Read-only file system");
-        return Err(Failure::Said(sentence));
+    if !is_shown {
+        session.may_change(&source)?;
     }
     let options = session.options();
     match command {

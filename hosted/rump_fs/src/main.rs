@@ -8,7 +8,8 @@
 //! - Status: 0, or 1 if something could not be done, 2 for a command line that is not understood; `check` answers 1 for an
 //!   image that was repaired, 4 for one that is damaged and 8 for one that cannot be checked, as fsck(8).
 //! - `--memlimit` is the budget of the kernel's caches and tables (`ukfs::Options::memory_limit`). The program's own heap is the
-//!   system's: it holds a buffer and, of a tree, the names that are still to be visited.
+//!   system's: it holds a buffer; of a tree, the names that are still to be visited; for a check, a bit of each fragment and eight bytes of
+//!   each inode.
 #![forbid(unsafe_code)]
 
 mod change;

@@ -108,14 +108,32 @@ impl Session {
     /// Opens an image to change it.
     pub fn open_to_write(&self, image: &OsStr) -> Result<Image, Failure> {
         let source = Source::parse(image);
-        if self.readonly {
-            let sentence = format!("{source}: --readonly: Read-only file system");
-            return Err(Failure::Said(sentence));
-        }
+        self.may_change(&source)?;
         if let Some(kept) = &self.kept {
             return Ok(kept.clone());
         }
         Ok(Image::open(source, self.options.clone().write(true))?)
+    }
+
+    /// Whether anything on `source` may be changed.
+    pub fn may_change(&self, source: &Source) -> Result<(), Failure> {
+        match self.readonly {
+            true => {
+                let sentence = format!("{source}: --readonly: Read-only file system");
+                Err(Failure::Said(sentence))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Whether it is ffs that was asked for, if a kind was; `cannot` is what is said of others.
+    pub fn is_ffs(&self, source: &Source, cannot: &str) -> Result<(), Failure> {
+        match self.fstype.as_deref() {
+            None | Some("ffs") => Ok(()),
+            Some(fstype) => Err(Failure::Said(format!(
+                "{source}: a file system of type {fstype} {cannot}"
+            ))),
+        }
     }
 
     /// Ends the work on an image that was changed: everything is written.
@@ -168,11 +186,6 @@ impl Session {
     /// The budget that was asked for.
     pub fn memory_limit(&self) -> Option<usize> {
         self.memory_limit
-    }
-
-    /// The kind of file system that was asked for.
-    pub fn fstype(&self) -> Option<&str> {
-        self.fstype.as_deref()
     }
 
     /// Writes to standard output.

@@ -107,11 +107,22 @@ impl Shell<'_> {
                 return Ok(());
             }
         };
+        // Those that say how an image is opened or what is logged come too late.
+        if let Some(option) = parsed.option_of_all() {
+            let why = format!("{command}: --{option}: not while the image is open");
+            return Err(Failure::Said(why));
+        }
         match parsed.command {
             Command::Sh { .. } | Command::Mkfs(_) | Command::Check { .. } | Command::Mount(_) => {
                 Err(while_open())
             }
-            command => crate::run(session, &command),
+            command => {
+                let json = session.json;
+                session.json |= parsed.json;
+                let done = crate::run(session, &command);
+                session.json = json;
+                done
+            }
         }
     }
 }

@@ -66,6 +66,8 @@ pub fn df(session: &mut Session, image: &OsStr) -> Result<(), Failure> {
 /// Makes an empty file system.
 pub fn mkfs(session: &mut Session, args: &MkfsArgs) -> Result<(), Failure> {
     let source = Source::parse(&args.image);
+    session.may_change(&source)?;
+    session.is_ffs(&source, "cannot be made")?;
     let mut options = newfs::Options::new()
         .version(args.version)
         .label(&args.label);
@@ -77,6 +79,9 @@ pub fn mkfs(session: &mut Session, args: &MkfsArgs) -> Result<(), Failure> {
     }
     if let Some(bytes) = args.size {
         options = options.size(bytes);
+    }
+    if let Some(bytes) = session.memory_limit() {
+        options = options.memory_limit(bytes);
     }
     let bar = progress("making", 0);
     let made = newfs::make(source.clone(), &options)?;
@@ -107,18 +112,18 @@ struct Checked<'a> {
 /// Finds what is inconsistent, and with `repair` makes it consistent.
 pub fn check(session: &mut Session, image: &OsStr, repair: bool) -> Result<(), Failure> {
     let source = Source::parse(image);
-    if let Some(fstype) = session.fstype()
-        && fstype != "ffs"
-    {
-        let sentence = format!("{source}: a file system of type {fstype} cannot be checked");
-        session.raise(NOT_CHECKED);
-        return Err(Failure::Said(sentence));
-    }
+    let may_be = session.is_ffs(&source, "cannot be checked");
+    let may_be = may_be.and_then(|()| match repair {
+        true => session.may_change(&source),
+        false => Ok(()),
+    });
+    may_be.inspect_err(|_| session.raise(NOT_CHECKED))?;
     let bar = progress("checking", 0);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let checked = match repair && !session.readonly() {
-        true => fsck::repair(source.clone()).map(|done| (done.repaired, done.left)),
-        false => fsck::check(source.clone(), session.memory_limit()).map(|left| (Vec::new(), left)),
+    let budget = session.memory_limit();
+    let checked = match repair {
+        true => fsck::repair(source.clone(), budget).map(|done| (done.repaired, done.left)),
+        false => fsck::check(source.clone(), budget).map(|left| (Vec::new(), left)),
     };
     bar.finish_and_clear();
     let (repaired, report) = checked.inspect_err(|_| session.raise(NOT_CHECKED))?;

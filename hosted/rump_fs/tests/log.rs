@@ -94,4 +94,11 @@ fn what_is_to_be_replayed_is_told_and_damage_is_an_error() {
     bytes[start..start + 1024].fill(0xa5);
     fs::write(&disk.image, bytes).expect("the image");
     fails(&["log", "show"], &disk.image, "dirty, and damaged");
+    for command in ["ls", "df", "check", "tree"] {
+        let output = rump_fs(&[command], &disk.image);
+        let name = disk.image.display();
+        let cause = format!("{name}: the journal (WAPBL) cannot be replayed: ");
+        assert!(!output.status.success(), "{command}");
+        assert!(said(&output).contains(&cause), "{}", said(&output));
+    }
 }

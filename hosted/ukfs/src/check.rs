@@ -86,17 +86,17 @@ pub struct Repaired {
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("disk.img");
 /// # ukfs::mkfs::make(&path, &ukfs::mkfs::Options::new().size(4 << 20))?;
-/// let repaired = ukfs::check::repair(&path)?;
+/// let repaired = ukfs::check::repair(&path, None)?;
 /// assert!(repaired.repaired.is_empty() && repaired.left.is_consistent());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
 /// As [`check()`]; `EBUSY` while another program has the image open; what the host says of writing.
-pub fn repair(source: impl Into<Source>) -> Result<Repaired, Error> {
+pub fn repair(source: impl Into<Source>, memory_limit: Option<usize>) -> Result<Repaired, Error> {
     let source = source.into();
     let who = source.to_string();
-    let mut volume = Volume::open(&source)?;
+    let mut volume = Volume::open(&source, memory_limit)?;
     let bytes = volume.bytes;
     let sb = fits(&who, &volume, bytes)?;
     let done = repair::repair(&mut volume).map_err(|fault| told(&who, fault))?;
@@ -116,9 +116,9 @@ pub(crate) struct Volume {
 
 impl Volume {
     /// Opens it to be changed.
-    pub(crate) fn open(source: &Source) -> Result<Volume, Error> {
+    pub(crate) fn open(source: &Source, memory_limit: Option<usize>) -> Result<Volume, Error> {
         let who = source.to_string();
-        let (start, bytes) = Attachment::open(source, true, None)?.found_extent(source)?;
+        let (start, bytes) = Attachment::open(source, true, memory_limit)?.found_extent(source)?;
         let image = ImageFile::open(source.path(), false).map_err(|errno| match errno {
             Errno::EBUSY => Error::because(&*who, "in use by another program", errno),
             errno => Error::new(&*who, errno),

@@ -5,11 +5,15 @@ use crate::error::Error;
 use crate::file::File;
 use crate::metadata::Metadata;
 use crate::source::{Attachment, Source};
+use rumpfs_ffs::corrupt::{Corrupt, Fault};
+use rumpfs_ffs::journal;
+use rumpfs_ffs::superblock::{self, Flags, Tolerance};
 use rumpkern::kauth::Cred;
 use rumpkern::lwp::Attached;
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 use rumpvfs::Vfs;
+use rumpvfs::bufcache::Devvp;
 use rumpvfs::mount::Mount;
 use rumpvfs::vfs::MountRequest;
 use rumpvfs::vfsops::StatVfs;
@@ -26,7 +30,7 @@ pub struct Options {
     discard: bool,
     force: bool,
     fstype: Option<String>,
-    memory_limit: Option<usize>,
+    pub(crate) memory_limit: Option<usize>,
 }
 
 impl Options {
@@ -128,7 +132,8 @@ impl Image {
     ///
     /// # Errors
     /// What the host says of the file; `EBUSY` while another program writes it; `EFTYPE` if no known file system is found;
-    /// `EINVAL` for one that is damaged; `EPERM` for a journal that has to be replayed first. The log says more.
+    /// `EINVAL` for one that is damaged, and `EFTYPE` for one whose journal is, so that it cannot be replayed (unless it is opened to read,
+    /// by [`force`](Options::force)): the text says what is wrong.
     pub fn open(source: impl Into<Source>, options: Options) -> Result<Image, Error> {
         let source = source.into();
         let attachment = Attachment::open(&source, !options.write, options.memory_limit)?;
@@ -141,7 +146,10 @@ impl Image {
             options: &options.mount_options(),
         };
         let mount = attachment.vfs.mount(&Arc::new(Cred::root()), &request);
-        let mount = mount.map_err(|errno| cannot_mount(&source, &options, errno))?;
+        let mount = mount.map_err(|errno| {
+            let damage = damage(&attachment.vfs.devvp(&device), &options);
+            cannot_mount(&source, &options, damage, errno)
+        })?;
         if options.write {
             let started = attachment.vfs.start_syncer(&attachment.rump.kernel);
             started.map_err(|errno| attachment.error(errno))?;
@@ -307,11 +315,34 @@ pub struct Entered {
     _attached: Option<Attached>,
 }
 
-fn cannot_mount(source: &Source, options: &Options, errno: Errno) -> Error {
+/// What is wrong with the superblock or the log on a device that cannot be mounted; the kernel told its log only.
+fn damage(devvp: &Devvp, options: &Options) -> Option<Corrupt> {
+    let tolerance = Tolerance {
+        force: options.force && !options.write,
+    };
+    let log = superblock::find(devvp, tolerance).and_then(|sb| {
+        let in_use = sb.flags.contains(Flags::DOWAPBL);
+        let read = in_use.then(|| journal::read(&sb, &&**devvp.device(), devvp.sectors()));
+        read.transpose()
+    });
+    match log {
+        Err(Fault::Corrupt(corrupt)) if corrupt != Corrupt::NoSuperblock => Some(corrupt),
+        _ => None,
+    }
+}
+
+fn cannot_mount(
+    source: &Source,
+    options: &Options,
+    damage: Option<Corrupt>,
+    errno: Errno,
+) -> Error {
     let who = source.to_string();
+    if let (Errno::EINVAL | Errno::EFTYPE, Some(damage)) = (errno, damage) {
+        return Error::because(who, damage.to_string(), errno);
+    }
     let why = match errno {
         Errno::EROFS if options.write => "it cannot be written: Read-only file system",
-        Errno::EPERM => "its journal has to be replayed first: Operation not permitted",
         Errno::ENODEV => {
             let kind = options.fstype.as_deref().unwrap_or_default();
             let why = format!("{kind}: there is no such kind of file system");

@@ -139,7 +139,7 @@ pub fn add(source: impl Into<Source>, options: &Options, bytes: Option<u64>) -> 
         let why = format!("a log has {least} to {most} bytes, not {bytes}");
         return Err(Error::because(who, why, Errno::EINVAL));
     }
-    let asked = state(source.clone(), None)?.asked;
+    let asked = state(source.clone(), options.memory_limit)?.asked;
     let bytes = bytes.or(asked).unwrap_or(0);
     let options = options.clone().write(true).log(true);
     let told = |errno| match errno {
@@ -186,13 +186,14 @@ fn carry_out(
         Fault::Refused(errno) => own(errno),
         fault => told(&who, fault),
     };
-    let mut volume = Volume::open(source)?;
+    let memory_limit = options.memory_limit;
+    let mut volume = Volume::open(source, memory_limit)?;
     let asked = ask(&mut volume).map_err(fault)?;
     volume.sync().map_err(&own)?;
     drop(volume);
     let done = Image::open(source.clone(), options).and_then(Image::close);
     done.map_err(|error| {
-        let taken_back = Volume::open(source).and_then(|mut volume| {
+        let taken_back = Volume::open(source, memory_limit).and_then(|mut volume| {
             tune::take_back(&mut volume, &asked).map_err(fault)?;
             volume.sync().map_err(&own)
         });

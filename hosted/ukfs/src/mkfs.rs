@@ -21,6 +21,7 @@ pub struct Options {
     size: Option<u64>,
     label: String,
     big_endian: bool,
+    memory_limit: Option<usize>,
 }
 
 impl Default for Options {
@@ -39,6 +40,7 @@ impl Options {
             size: None,
             label: String::new(),
             big_endian: false,
+            memory_limit: None,
         }
     }
 
@@ -75,6 +77,12 @@ impl Options {
     /// Numbers on the disk are big-endian.
     pub fn big_endian(mut self, on: bool) -> Options {
         self.big_endian = on;
+        self
+    }
+
+    /// As [`crate::Options::memory_limit`], for the kernel that finds a partition.
+    pub fn memory_limit(mut self, bytes: usize) -> Options {
+        self.memory_limit = Some(bytes);
         self
     }
 }
@@ -126,7 +134,7 @@ pub fn make(source: impl Into<Source>, options: &Options) -> Result<Made, Error>
         start,
         bytes,
         new,
-    } = Room::of(&source, options.size)?;
+    } = Room::of(&source, options)?;
     let mut seed = [0; 4];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| told(from_io(&error.into())))?;
@@ -205,7 +213,8 @@ struct Room<'a> {
 }
 
 impl Room<'_> {
-    fn of(source: &Source, size: Option<u64>) -> Result<Room<'_>, Error> {
+    fn of<'a>(source: &'a Source, options: &Options) -> Result<Room<'a>, Error> {
+        let size = options.size;
         let who = source.to_string();
         let told = |errno| match errno {
             Errno::ENOENT if size.is_none() => Error::because(
@@ -217,7 +226,9 @@ impl Room<'_> {
             errno => Error::new(&*who, errno),
         };
         if source.partition().is_some() {
-            let (start, room) = Attachment::open(source, true, None)?.extent(source)?;
+            let attachment = Attachment::open(source, true, options.memory_limit)?;
+            let (start, room) = attachment.extent(source)?;
+            drop(attachment);
             let image = ImageFile::open(source.path(), false).map_err(told)?;
             let bytes = size.unwrap_or(room);
             if bytes > room {

@@ -286,3 +286,56 @@ fn a_damaged_log_is_shown_as_one_and_not_removed() {
     log::remove(&*disk.image, &Options::new()).expect_err("it holds what nobody can read");
     assert!(fs::read(&disk.image).expect("the image") == spoiled);
 }
+
+#[test]
+fn an_image_whose_log_is_damaged_is_not_opened_unless_forced_and_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for version in [1, 2] {
+        let image = folder.path().join(format!("{version}"));
+        let cut = &*folder.path().join(format!("{version}-cut"));
+        let options = mkfs::Options::new().version(version).size(16 << 20);
+        mkfs::make(&image, &options).expect("a volume");
+        log::add(&*image, &Options::new(), None).expect("room");
+        let options = Options::new().write(true).log(true);
+        let opened = Image::open(&*image, options.clone()).expect("an image");
+        opened.create_dir("/d").expect("a directory");
+        opened.sync().expect("it is written");
+        // As a power cut leaves it.
+        fs::copy(&image, cut).expect("a copy");
+        opened.close().expect("nothing is in use");
+        let log = state(cut).log.expect("a log");
+        assert!(log.in_use);
+        let file = fs::File::options().write(true).open(cut);
+        let file = file.expect("the image");
+        for slot in 0..2 {
+            let at = log.start + slot * log.block_size;
+            file.write_all_at(&[0xa5; 80], at).expect("it is written");
+        }
+        drop(file);
+        for options in [Options::new(), options.clone(), options.force(true)] {
+            let refused = Image::open(cut, options).map(drop).expect_err("damage");
+            assert_eq!(refused.errno(), Errno::EFTYPE);
+            let told = refused.to_string();
+            let cause = "-cut: the journal (WAPBL) cannot be replayed: ";
+            assert!(told.contains(cause), "{told}");
+        }
+        Image::open(cut, Options::new().force(true)).expect("to read, in spite of it");
+    }
+}
+
+#[test]
+fn a_superblock_that_contradicts_itself_is_named_by_field() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let image = &*folder.path().join("image");
+    mkfs::make(image, &mkfs::Options::new().size(8 << 20)).expect("a volume");
+    let file = fs::File::options().write(true).open(image).expect("it");
+    // `fs_fragshift` (NetBSD sys/ufs/ffs/fs.h).
+    let at = superblock_at(2) + 96;
+    file.write_all_at(&[0x55; 4], at).expect("it is written");
+    drop(file);
+    let refused = Image::open(image, Options::new()).map(drop);
+    let refused = refused.expect_err("no volume has such fragments");
+    assert_eq!(refused.errno(), Errno::EINVAL);
+    let told = refused.to_string();
+    assert!(told.contains("image: superblock at byte 65536: "), "{told}");
+}

@@ -18,7 +18,8 @@ import hashlib, json, sys
 from dissect.ffs import FFS
 
 def show(path, entry):
-    line = {"path": path, "kind": "special"}
+    line = {"path": path, "kind": "special", "mode": entry.mode, "mtime": entry.inode.di_mtime,
+            "nlink": entry.inode.di_nlink, "uid": entry.inode.di_uid, "gid": entry.inode.di_gid, "inode": entry.inum}
     if entry.is_dir():
         line["kind"] = "directory"
     elif entry.is_symlink():
@@ -44,6 +45,12 @@ while left:
 #[derive(Deserialize)]
 struct Line {
     path: String,
+    mode: u32,
+    nlink: u32,
+    uid: u32,
+    gid: u32,
+    inode: u64,
+    mtime: i64,
     #[serde(flatten)]
     kind: Kind,
 }
@@ -76,6 +83,9 @@ pub fn tree(image: &Path) -> Result<Tree> {
             Kind::Special => Node::Special,
         };
         let path = line.path;
+        let attributes = (line.mode, line.nlink, line.uid, line.gid, line.inode);
+        tree.attributes.insert(path.clone(), attributes);
+        tree.times.insert(path.clone(), line.mtime);
         let before = tree.nodes.insert(path.clone(), node);
         ensure!(before.is_none(), "{path} is there twice");
     }

@@ -202,6 +202,23 @@ fn what_there_is_not_is_said_so() {
 }
 
 #[test]
+fn a_file_longer_than_the_format_can_have_is_too_large() {
+    for version in [1, 2] {
+        let Some(mounted) = Mounted::new(version, 16, "rw") else {
+            return;
+        };
+        let file = File::create(mounted.path("file")).expect("a file");
+        let refused = file.write_at(b"x", 1 << 60).expect_err("too far");
+        assert_eq!(refused.raw_os_error(), Some(Errno::FBIG.raw_os_error()));
+        let refused = file.set_len(1 << 60).expect_err("too long");
+        assert_eq!(refused.raw_os_error(), Some(Errno::FBIG.raw_os_error()));
+        assert_eq!(file.metadata().expect("a file").len(), 0);
+        drop(file);
+        mounted.end();
+    }
+}
+
+#[test]
 fn further_groups_count_for_permissions_and_for_set_group_id() {
     let Some(mounted) = Mounted::new(2, 16, "allow_other") else {
         return;

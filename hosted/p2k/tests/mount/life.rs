@@ -189,7 +189,7 @@ fn a_daemon_that_is_killed_leaves_an_image_that_can_be_repaired_and_what_was_syn
         assert!(!status.success());
         run(Command::new("umount").arg("-l").arg(mounted.dir()));
         assert!(work.join().expect("it gave up") > 0);
-        let done = ukfs::check::repair(mounted.image()).expect("it can be repaired");
+        let done = ukfs::check::repair(mounted.image(), None).expect("it can be repaired");
         assert!(done.left.is_consistent(), "{:?}", done.left.findings);
         mounted.mount("rw");
         for (number, name) in synced.iter().enumerate() {

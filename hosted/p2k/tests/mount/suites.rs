@@ -121,55 +121,83 @@ fn fsx_finds_no_wrong_byte_on_ufs2_with_a_log() {
     fsx(2, 4, "rw,log");
 }
 
-/// stress-ng, Debian: its file-system stressors, each checking what it did, all at once.
+/// Of stress-ng's stressors those of names and attributes.
+const STRESSORS_OF_NAMES: [&str; 20] = [
+    "dir",
+    "dirdeep",
+    "dirmany",
+    "dentry",
+    "rename",
+    "link",
+    "symlink",
+    "filename",
+    "open",
+    "hdd",
+    "seek",
+    "iomix",
+    "chmod",
+    "chown",
+    "utime",
+    "touch",
+    "getdent",
+    "mknod",
+    "sync-file",
+    "flock",
+];
+
+/// Those of open files and of what Linux itself keeps of a mount: locks, leases, events.
+const STRESSORS_OF_FILES: [&str; 21] = [
+    "access",
+    "aio",
+    "aiol",
+    "chdir",
+    "copy-file",
+    "dnotify",
+    "dup",
+    "fcntl",
+    "file-ioctl",
+    "fsize",
+    "fstat",
+    "inotify",
+    "ioprio",
+    "lease",
+    "locka",
+    "lockf",
+    "lockofd",
+    "msync",
+    "readahead",
+    "revio",
+    "sendfile",
+];
+
+/// stress-ng, Debian: its file-system stressors, each checking what it did, many at once.
 fn stress_ng(version: u8) {
     let Some(mounted) = Mounted::new(version, 256, "allow_other,dev,suid") else {
         return;
     };
     setup::need(&["stress-ng"]);
-    let mut command = Command::new("stress-ng");
-    command.args(["--verify", "--timeout", "4", "--temp-path", "."]);
-    for stressor in [
-        "dir",
-        "dirdeep",
-        "dirmany",
-        "dentry",
-        "rename",
-        "link",
-        "symlink",
-        "filename",
-        "open",
-        "hdd",
-        "seek",
-        "iomix",
-        "chmod",
-        "chown",
-        "utime",
-        "touch",
-        "getdent",
-        "mknod",
-        "sync-file",
-        "flock",
-    ] {
-        command.args([&format!("--{stressor}"), "1"]);
+    let limits = [
+        ["--hdd-bytes", "8m"],
+        ["--seek-size", "4m"],
+        ["--iomix-bytes", "8m"],
+        ["--dentry-ops", "2000"],
+        ["--dir-ops", "4000"],
+        ["--dirdeep-inodes", "1000"],
+        ["--chdir-dirs", "256"],
+        ["--copy-file-bytes", "128m"],
+        ["--fstat-dir", "."],
+        ["--readahead-bytes", "8m"],
+        ["--revio-bytes", "8m"],
+    ];
+    for stressors in [&STRESSORS_OF_NAMES[..], &STRESSORS_OF_FILES] {
+        let mut command = Command::new("stress-ng");
+        command.args(["--verify", "--timeout", "4", "--temp-path", "."]);
+        for stressor in stressors {
+            command.args([&format!("--{stressor}"), "1"]);
+        }
+        command.args(limits.as_flattened());
+        run(command.current_dir(mounted.dir()));
     }
-    command.args([
-        "--hdd-bytes",
-        "8m",
-        "--seek-size",
-        "4m",
-        "--iomix-bytes",
-        "8m",
-    ]);
-    command.args([
-        "--dentry-ops",
-        "2000",
-        "--dir-ops",
-        "4000",
-        "--dirdeep-inodes",
-        "1000",
-    ]);
-    run(command.current_dir(mounted.dir()));
     mounted.end();
 }
 

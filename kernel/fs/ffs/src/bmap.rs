@@ -12,6 +12,7 @@ use crate::disk::{Metadata, PIECE, read_in_block};
 use crate::inode::{Contents, Inode, pointer};
 use crate::raw::{UFS_NDADDR, UFS_NIADDR};
 use crate::superblock::Superblock;
+use rumpuser::Errno;
 
 /// The way from an inode to a logical block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,14 +89,8 @@ pub fn map(
     let Contents::Blocks { direct, indirect } = &inode.contents else {
         return Ok(hole(sb, want.max(1)));
     };
-    let Some(path) = Path::to(sb.nindir, block) else {
-        return Err(Corrupt::Inode {
-            ino: inode.ino,
-            field: "size",
-            value: inode.size,
-        }
-        .into());
-    };
+    // Nothing is wrong with the inode: a size that no pointers reach was refused when it was read.
+    let path = Path::to(sb.nindir, block).ok_or(Fault::Refused(Errno::EFBIG))?;
     let mut run = Run::new(sb, inode, block);
     if path.depth == 0 {
         run.extend(direct[path.direct..].iter().copied(), want)?;

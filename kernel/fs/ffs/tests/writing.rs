@@ -4,10 +4,10 @@ mod rig;
 
 use std::sync::Arc;
 
-use rig::{Random, Rig, attach, kinds, make};
+use rig::{Bytes, Random, Rig, attach, kinds, make};
 use rumpfs_ffs::mkfs::Options;
 use rumpfs_ffs::order::Order;
-use rumpfs_ffs::superblock::Format;
+use rumpfs_ffs::superblock::{self, Format, Tolerance};
 use rumpkern::file::File;
 use rumpuser::Errno;
 use rumpvfs::syscalls::{self, OpenFlags};
@@ -169,6 +169,29 @@ fn directories_are_made_filled_moved_and_removed() {
         vfs.rmdir(proc, b"/e").unwrap();
         assert_eq!(rig.check_mounted().fragments, 1);
         rig.finish(&format!("{options:?}"));
+    }
+}
+
+#[test]
+fn a_byte_behind_the_last_that_a_file_can_have_is_of_a_file_too_large() {
+    let _lwp = attach(MEMORY);
+    for options in kinds() {
+        let bytes = make(options);
+        let sb = superblock::find(&Bytes(&bytes), Tolerance::default()).unwrap();
+        let most = sb.maxfilesize;
+        let rig = Rig::new(bytes);
+        let file = open(&rig, "/f", RW | OpenFlags::CREAT).unwrap();
+        for at in [most, most + 1, 2 * most, 1 << 60] {
+            assert_eq!(file.write_at(at, b"x"), Err(Errno::EFBIG), "{at}");
+        }
+        assert_eq!(file.read_at(0, &mut [0]), Ok(0));
+        assert_eq!(file.write_at(most - 1, b"x"), Ok(1));
+        assert_eq!(file.write_at(most, b"y"), Err(Errno::EFBIG));
+        let mut last = [0];
+        assert_eq!(file.read_at(most - 1, &mut last), Ok(1));
+        assert_eq!(&last, b"x");
+        drop(file);
+        rig.finish("the largest");
     }
 }
 
