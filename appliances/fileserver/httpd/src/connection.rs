@@ -337,7 +337,7 @@ impl Connection {
             *turn = turn.saturating_sub(count);
             return Ok(());
         }
-        match &mut outgoing.body {
+        let (piece, is_last) = match &mut outgoing.body {
             Body::File { file, at, end } if *at < *end => {
                 let want = (*end - *at).min(SEND_STEP as u64) as usize;
                 let count = self
@@ -350,25 +350,14 @@ impl Connection {
                 }
                 *at += count as u64;
                 *turn = turn.saturating_sub(count);
-                Ok(())
+                return Ok(());
             }
-            Body::Listing(listing) => {
-                let piece = listing.next_piece();
-                let is_last = listing.is_done();
-                outgoing.goes_on(piece, is_last)
-            }
-            Body::Propfind(propfind) => {
-                let piece = propfind.next_piece();
-                let is_last = propfind.is_done();
-                outgoing.goes_on(piece, is_last)
-            }
-            Body::Metrics(metrics) => {
-                let piece = metrics.next_piece();
-                let is_last = metrics.is_done();
-                outgoing.goes_on(piece, is_last)
-            }
-            Body::File { .. } | Body::Nothing => self.answered(),
-        }
+            Body::Listing(listing) => (listing.next_piece(), listing.is_done()),
+            Body::Propfind(propfind) => (propfind.next_piece(), propfind.is_done()),
+            Body::Metrics(metrics) => (metrics.next_piece(), metrics.is_done()),
+            Body::File { .. } | Body::Nothing => return self.answered(),
+        };
+        outgoing.goes_on(piece, is_last)
     }
 
     /// An answer has been sent wholly.

@@ -49,6 +49,21 @@ impl Outgoing {
         }
     }
 
+    /// One whose body is made while it is sent: in chunks, or, for a client of HTTP/1.0, up to the end of the connection.
+    fn made(request: &Request, mut head: Head, body: Body) -> Outgoing {
+        let chunked = request.chunked_allowed;
+        let keep_alive = request.keep_alive && chunked;
+        if chunked {
+            head.line(format_args!("Transfer-Encoding: chunked"));
+        }
+        Outgoing {
+            text: head.finish(keep_alive),
+            sent: 0,
+            body,
+            keep_alive,
+        }
+    }
+
     /// Makes it the last one of its connection.
     pub fn last(mut self) -> Outgoing {
         if self.keep_alive
@@ -217,9 +232,7 @@ fn question(
     }
     let wanted = question::propfind(body).map_err(|_| Status::BAD_REQUEST)?;
     let deep = request.depth == Some(Depth::One);
-    // A client of HTTP/1.0 knows the end by the end of the connection.
     let chunked = request.chunked_allowed;
-    let keep_alive = request.keep_alive && chunked;
     let propfind =
         Propfind::open(&full, path, deep, wanted, chunked).map_err(|errno| told(path, errno))?;
     let mut head = Head::new(Status::MULTI_STATUS, wall);
@@ -231,15 +244,8 @@ fn question(
             Encoded(propfind.path())
         ));
     }
-    if chunked {
-        head.line(format_args!("Transfer-Encoding: chunked"));
-    }
-    Ok(Outgoing {
-        text: head.finish(keep_alive),
-        sent: 0,
-        body: Body::Propfind(Box::new(propfind)),
-        keep_alive,
-    })
+    let body = Body::Propfind(Box::new(propfind));
+    Ok(Outgoing::made(request, head, body))
 }
 
 fn xml(request: &Request, status: Status, body: &str, wall: i64) -> Outgoing {
@@ -269,23 +275,13 @@ pub(crate) fn answer_outcome(
 
 /// Everything that the kernel counts.
 fn counted(request: &Request, wall: i64) -> Outgoing {
-    // As for a list: a client of HTTP/1.0 knows the end by the end of the connection.
-    let chunked = request.chunked_allowed;
-    let keep_alive = request.keep_alive && chunked;
     let mut head = Head::new(Status::OK, wall);
     head.line(format_args!("Content-Type: text/plain; version=0.0.4"));
-    if chunked {
-        head.line(format_args!("Transfer-Encoding: chunked"));
-    }
-    Outgoing {
-        text: head.finish(keep_alive),
-        sent: 0,
-        body: match request.method {
-            Method::Head => Body::Nothing,
-            _ => Body::Metrics(Metrics::new(chunked)),
-        },
-        keep_alive,
-    }
+    let body = match request.method {
+        Method::Head => Body::Nothing,
+        _ => Body::Metrics(Metrics::new(request.chunked_allowed)),
+    };
+    Outgoing::made(request, head, body)
 }
 
 /// Where a path led.
@@ -347,23 +343,12 @@ fn directory(request: &Request, full: &[u8], path: &[u8], wall: i64) -> Result<O
         Err(Errno::ENOENT | Errno::ELOOP | Errno::ENAMETOOLONG) => {}
         Err(errno) => return Err(errno),
     }
-    // A client of HTTP/1.0 knows the end of the list by the end of the connection.
-    let chunked = request.chunked_allowed;
-    let keep_alive = request.keep_alive && chunked;
     let mut head = Head::new(Status::OK, wall);
     head.line(format_args!("Content-Type: text/html; charset=utf-8"));
     head.line(format_args!("Cache-Control: no-cache"));
-    if chunked {
-        head.line(format_args!("Transfer-Encoding: chunked"));
-    }
     let body = match request.method {
         Method::Head => Body::Nothing,
-        _ => Body::Listing(Listing::open(full, path, chunked)?),
+        _ => Body::Listing(Listing::open(full, path, request.chunked_allowed)?),
     };
-    Ok(Outgoing {
-        text: head.finish(keep_alive),
-        sent: 0,
-        body,
-        keep_alive,
-    })
+    Ok(Outgoing::made(request, head, body))
 }

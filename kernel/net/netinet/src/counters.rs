@@ -14,19 +14,22 @@ use rumpuser::Errno;
 /// Name, help text, and where to find it.
 type Row<T> = (&'static str, &'static str, fn(&T) -> &AtomicU64);
 
-/// Registers a counter that lives in `of`, for as long as that lives.
+/// Registers counters that live in `of`, for as long as that lives, each name with `prefix` in front.
 fn register<T: Send + Sync + 'static>(
     kernel: &Kernel,
-    name: &str,
-    help: &'static str,
+    prefix: &str,
     of: &Arc<T>,
-    counter: fn(&T) -> &AtomicU64,
+    rows: &[Row<T>],
 ) -> Result<(), Errno> {
-    let of: Weak<T> = Arc::downgrade(of);
-    kernel.counters().register(name, help, move || {
-        of.upgrade()
-            .map_or(0, |of| counter(&of).load(Ordering::Relaxed))
-    })
+    for &(name, help, counter) in rows {
+        let of: Weak<T> = Arc::downgrade(of);
+        let name = format!("{prefix}{name}");
+        kernel.counters().register(&name, help, move || {
+            of.upgrade()
+                .map_or(0, |of| counter(&of).load(Ordering::Relaxed))
+        })?;
+    }
+    Ok(())
 }
 
 /// The counters of the protocols, and of the buffers they use.
@@ -79,9 +82,7 @@ pub(crate) fn register_protocols(
             &i.icmp.limited
         }),
     ];
-    for (name, help, counter) in of_inet {
-        register(kernel, name, help, inet, counter)?;
-    }
+    register(kernel, "", inet, &of_inet)?;
     let of_udp: [Row<Udp>; 3] = [
         ("udp_received_total", "datagrams received", |u| {
             &u.stats.ipackets
@@ -93,9 +94,7 @@ pub(crate) fn register_protocols(
             |u| &u.stats.full,
         ),
     ];
-    for (name, help, counter) in of_udp {
-        register(kernel, name, help, udp, counter)?;
-    }
+    register(kernel, "", udp, &of_udp)?;
     let of_tcp: [Row<Tcp>; 8] = [
         ("tcp_received_total", "segments received", |t| {
             &t.stats.received
@@ -126,10 +125,7 @@ pub(crate) fn register_protocols(
             |t| &t.stats.drained,
         ),
     ];
-    for (name, help, counter) in of_tcp {
-        register(kernel, name, help, tcp, counter)?;
-    }
-    Ok(())
+    register(kernel, "", tcp, &of_tcp)
 }
 
 /// The counters of an interface.
@@ -163,9 +159,5 @@ pub(crate) fn register_interface(kernel: &Kernel, ifp: &Arc<Ifnet>) -> Result<()
             |i| &i.counters.oqdrops,
         ),
     ];
-    for (name, help, counter) in all {
-        let name = format!("if_{}_{name}", ifp.name());
-        register(kernel, &name, help, ifp, counter)?;
-    }
-    Ok(())
+    register(kernel, &format!("if_{}_", ifp.name()), ifp, &all)
 }
