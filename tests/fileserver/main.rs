@@ -110,15 +110,5 @@ fn assert_sane(guest: &Guest) {
 
 /// How many pages are free, as the answer to a GET of `/.metrics` says.
 fn free_pages(metrics: &Response) -> u64 {
-    let text = metrics.text();
-    let line = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .find_map(|line| {
-            let (key, value) = line.split_once(' ')?;
-            key.ends_with("uvm_free_pages")
-                .then(|| value.trim().parse().ok())
-                .flatten()
-        });
-    line.unwrap_or_else(|| panic!("no free pages in:\n{text}"))
+    metrics::values(metrics)["rump_uvm_free_pages"]
 }

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 
 use rump_tests::disk::{Disk, Format, write_random};
 use rump_tests::guest::{Boot, Guest};
-use rump_tests::http::Connection;
+use rump_tests::http::{Connection, Response};
 
 use super::fileserver;
 
-/// The counters now, after a judgement of the format.
+/// The counters now.
 fn metrics(guest: &Guest) -> HashMap<String, u64> {
-    let response = guest.get("/.metrics");
+    values(&guest.get("/.metrics"))
+}
+
+/// The counters of an answer, after a judgement of its format.
+pub fn values(response: &Response) -> HashMap<String, u64> {
     assert_eq!(response.status, 200);
     let text = response.text();
     let (mut helped, mut typed) = (None, None);
