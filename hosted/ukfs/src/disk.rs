@@ -1,7 +1,7 @@
 //! An image as a disk of the kernel's.
 //!
 //! A read that the host's page cache can answer is answered at once, in the thread that asks (preadv2(2), `RWF_NOWAIT`), as is a small
-//! write to an image that the host keeps in memory, which waits for nothing and needs no flush either;
+//! transfer of an image that the host keeps in memory, which waits for nothing and needs no flush either;
 //! what would have to wait goes to a few threads that are started when there is first something to do. What is read or
 //! written past the kernel's cache moves between the host's and the program's own memory, in the program's thread.
 
@@ -24,8 +24,8 @@ use std::sync::{Arc, Weak};
 const WORKERS: usize = 4;
 /// Segments of a request; the system takes 1024 (`UIO_MAXIOV`).
 const SEGMENTS: usize = 256;
-/// A write to memory takes another thread if it is larger: that one may copy while the caller goes on.
-const SMALL_WRITE: usize = 64 << 10;
+/// A transfer of memory takes another thread if it is larger: that one may copy while the caller goes on.
+const SMALL: usize = 64 << 10;
 
 /// The disk.
 pub(crate) struct ImageDisk {
@@ -125,6 +125,14 @@ impl Backend for ImageDisk {
     }
 
     fn start(&self, mut bio: Bio) -> Result<(), (Errno, Bio)> {
+        if self.shared.is_copy(&bio) {
+            if self.shared.queue.lock().ended {
+                return Err((Errno::ENXIO, bio));
+            }
+            let result = self.shared.carry_out(&mut bio);
+            finish(bio, result);
+            return Ok(());
+        }
         if bio.op == BioOp::Read && self.shared.can_tell.load(Ordering::Relaxed) {
             match self.shared.read(&mut bio, ReadWriteFlags::NOWAIT) {
                 Ok(()) => {
@@ -139,12 +147,6 @@ impl Backend for ImageDisk {
         let mut queue = self.shared.queue.lock();
         if queue.ended {
             return Err((Errno::ENXIO, bio));
-        }
-        if self.shared.is_small_write(&bio) {
-            drop(queue);
-            let result = self.shared.write(&bio);
-            finish(bio, result);
-            return Ok(());
         }
         queue.jobs.push_back(bio);
         if !self.staff(&mut queue)
@@ -263,10 +265,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether it is a write that the calling thread does best itself.
-    fn is_small_write(&self, bio: &Bio) -> bool {
+    /// Whether it is a copy that the calling thread does best itself.
+    fn is_copy(&self, bio: &Bio) -> bool {
         let bytes = || bio.frames.iter().map(|io| io.len).sum::<usize>();
-        bio.op == BioOp::Write && self.image.is_in_memory() && bytes() <= SMALL_WRITE
+        matches!(bio.op, BioOp::Read | BioOp::Write)
+            && self.image.is_in_memory()
+            && bytes() <= SMALL
     }
 
     fn write(&self, bio: &Bio) -> Result<(), Errno> {

@@ -96,6 +96,22 @@ impl Vnode {
         Some(frame.clone())
     }
 
+    /// The pages from `first` on, before `past`, as far as all of them are here and `frames` has room.
+    pub(super) fn resident_run(&self, first: u64, past: u64, frames: &mut [Option<Frame>]) {
+        let state = self.page_state();
+        let mut found = 0;
+        for (place, index) in frames.iter_mut().zip(first..past) {
+            let Some(frame) = state.tree.get(index).and_then(|page| page.frame.as_ref()) else {
+                break;
+            };
+            lru::mark_used(frame);
+            *place = Some(frame.clone());
+            found += 1;
+        }
+        drop(state);
+        PageCacheStats::add(&self.mount().page_stats().hits, found);
+    }
+
     /// Starts reading what is absent of the `count` pages from `first` on, as far as memory is at hand.
     pub(super) fn read_ahead(self: &Arc<Self>, first: u64, count: u64) {
         let mut at = first;

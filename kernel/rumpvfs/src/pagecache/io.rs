@@ -15,6 +15,8 @@ use rumpuser::{Errno, PAGE_SIZE};
 pub const MAX_LOAN: usize = 64;
 /// Pages that a sequential reader announces at once: however much he asks for in one go, he copies while more is on its way.
 const READ_PIECE: u64 = 32;
+/// The most pages that a reader holds while he copies: one lookup, one leaf of the tree.
+const COPY_RUN: usize = 16;
 /// The most bytes that are written under one allocation of blocks.
 const WRITE_CHUNK: u64 = 64 * 1024;
 
@@ -86,12 +88,19 @@ impl Vnode {
                 Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
             };
-            run = run.saturating_sub(1).max(1);
-            let from = (at % PAGE) as usize;
-            let len = (PAGE_SIZE - from).min((end - at) as usize);
-            buf[done..done + len].copy_from_slice(&frame.as_bytes()[from..from + len]);
-            done += len;
-            index += 1;
+            // Those behind it that are here are taken under one lock, and let go together: a processor that counts holders
+            // between two pages waits for the one copy before it begins the next.
+            let mut held = [const { None }; COPY_RUN];
+            held[0] = Some(frame);
+            self.resident_run(index + 1, announced.min(past), &mut held[1..]);
+            for frame in held.iter().flatten() {
+                let from = ((offset + done as u64) % PAGE) as usize;
+                let len = (PAGE_SIZE - from).min((end - offset) as usize - done);
+                buf[done..done + len].copy_from_slice(&frame.as_bytes()[from..from + len]);
+                done += len;
+                index += 1;
+                run = run.saturating_sub(1).max(1);
+            }
         }
         Ok(done)
     }
@@ -129,9 +138,11 @@ impl Vnode {
             },
         };
         let mut lent = kmem::try_vec((past - first) as usize)?;
+        let mut frames = [const { None }; MAX_LOAN];
+        frames[0] = Some(frame);
+        self.resident_run(first + 1, past, &mut frames[1..]);
         let mut at = offset;
-        let mut next = Some(frame);
-        while let Some(frame) = next {
+        for frame in frames.into_iter().map_while(|frame| frame) {
             let from = at % PAGE;
             let len = (PAGE - from).min(end - at);
             lent.push(IoFrame {
@@ -140,9 +151,6 @@ impl Vnode {
                 len: len as usize,
             });
             at += len;
-            next = (at < end && at / PAGE < past)
-                .then(|| self.resident(at / PAGE))
-                .flatten();
         }
         // The pages after the first were announced too: what is not used now is not lost, only asked for again.
         reader.rewind(at.div_ceil(PAGE));
