@@ -3,10 +3,13 @@
 //! All its memory is taken when it is made: it is changed under locks that the page daemon and I/O
 //! completions take, where nothing may wait for memory. It is touched as entries come: where memory is committed
 //! lazily, capacity that nobody uses costs address space alone.
+//!
+//! So what finds a key may not begin as a table of its full size. It is a linear hash table (Litwin, "Linear hashing: a new tool
+//! for file and table addressing", VLDB 1980): as many chains as there have been nodes at once, the head of each in the node of its
+//! number; with each new node one chain is split, so that none is ever rebuilt whole.
 
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash};
-use hashbrown::HashTable;
 use rumpkern::hash::HashKey;
 use rumpuser::Errno;
 
@@ -17,15 +20,19 @@ struct Node<K, V> {
     entry: Option<(K, V)>,
     older: u32,
     newer: u32,
+    /// The first node of the chain that has this node's number.
+    head: u32,
+    /// The next node of the chain that this node is in.
+    next: u32,
 }
 
 /// The map. Entries are in order of use; the oldest first.
 pub(crate) struct LruMap<K, V> {
     seed: HashKey,
-    table: HashTable<u32>,
     /// Has room for `capacity`; those that never were in use are not there yet.
     nodes: Vec<Node<K, V>>,
     capacity: usize,
+    len: usize,
     free: u32,
     oldest: u32,
     newest: u32,
@@ -39,15 +46,11 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
         nodes
             .try_reserve_exact(capacity)
             .map_err(|_| Errno::ENOMEM)?;
-        let mut table = HashTable::new();
-        table
-            .try_reserve(capacity, |_| 0)
-            .map_err(|_| Errno::ENOMEM)?;
         Ok(LruMap {
             seed,
-            table,
             nodes,
             capacity,
+            len: 0,
             free: NONE,
             oldest: NONE,
             newest: NONE,
@@ -56,7 +59,7 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
 
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.len
     }
 
     /// How many there can be.
@@ -79,14 +82,74 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
             entry: None,
             older: NONE,
             newer: NONE,
+            head: NONE,
+            next: NONE,
         });
+        self.split();
         Some(self.nodes.len() as u32 - 1)
     }
 
+    /// The newest chain gets what belongs there now of the one that stood for it until now.
+    fn split(&mut self) {
+        let newest = self.nodes.len() - 1;
+        if newest == 0 {
+            return;
+        }
+        let mut at = core::mem::replace(&mut self.nodes[newest - (1 << newest.ilog2())].head, NONE);
+        while at != NONE {
+            let next = self.nodes[at as usize].next;
+            self.chain(at);
+            at = next;
+        }
+    }
+
+    /// The number of the chain that `key` is in, if it is there.
+    fn chain_of(&self, key: &K) -> usize {
+        let hash = self.seed.hash_one(key) as usize;
+        let chains = self.nodes.len();
+        let most = chains.next_power_of_two();
+        match hash & (most - 1) {
+            chain if chain < chains => chain,
+            // It has not been split yet.
+            chain => chain - most / 2,
+        }
+    }
+
+    /// Puts a node with an entry into the chain of its key.
+    fn chain(&mut self, at: u32) {
+        let Some(chain) = self.key_of(at).map(|key| self.chain_of(key)) else {
+            return;
+        };
+        let head = core::mem::replace(&mut self.nodes[chain].head, at);
+        self.nodes[at as usize].next = head;
+    }
+
+    /// Takes a node out of the chain of its key.
+    fn unchain(&mut self, at: u32) {
+        let Some(chain) = self.key_of(at).map(|key| self.chain_of(key)) else {
+            return;
+        };
+        let next = self.nodes[at as usize].next;
+        let mut before = self.nodes[chain].head;
+        if before == at {
+            self.nodes[chain].head = next;
+            return;
+        }
+        while let Some(node) = self.nodes.get_mut(before as usize) {
+            if node.next == at {
+                node.next = next;
+                return;
+            }
+            before = node.next;
+        }
+    }
+
     fn find(&self, key: &K) -> Option<u32> {
-        let hash = self.seed.hash_one(key);
-        let same = |&at: &u32| self.key_of(at) == Some(key);
-        self.table.find(hash, same).copied()
+        let mut at = self.nodes.get(self.chain_of(key))?.head;
+        while at != NONE && self.key_of(at) != Some(key) {
+            at = self.nodes[at as usize].next;
+        }
+        (at != NONE).then_some(at)
     }
 
     fn key_of(&self, at: u32) -> Option<&K> {
@@ -129,25 +192,17 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
         };
         self.nodes[at as usize].entry = Some((key, value));
         self.link_newest(at);
-        let (nodes, seed) = (&self.nodes, &self.seed);
-        let hash_of = |&at: &u32| match &nodes[at as usize].entry {
-            Some((key, _)) => seed.hash_one(key),
-            None => 0,
-        };
-        self.table.insert_unique(seed.hash_one(key), at, hash_of);
+        self.chain(at);
+        self.len += 1;
         Ok(())
     }
 
     /// Takes out the entry of `key`.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let hash = self.seed.hash_one(key);
-        let nodes = &self.nodes;
-        let same = |&at: &u32| matches!(&nodes[at as usize].entry, Some((own, _)) if own == key);
-        let Ok(found) = self.table.find_entry(hash, same) else {
-            return None;
-        };
-        let (at, _) = found.remove();
+        let at = self.find(key)?;
         self.unlink(at);
+        self.unchain(at);
+        self.len -= 1;
         let node = &mut self.nodes[at as usize];
         node.newer = self.free;
         self.free = at;
@@ -199,6 +254,34 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn chains_are_split_while_it_grows_and_stay_short() {
+        let mut map = LruMap::with_capacity(5000, HashKey::new([3, 4])).unwrap();
+        for key in 0..5000u32 {
+            assert_eq!(map.insert(key, key * 3), Ok(()));
+            if key % 7 == 0 {
+                assert!((0..=key).all(|old| map.peek(&old) == Some(&(old * 3))));
+            }
+        }
+        assert_eq!(map.insert(5000, 0), Err(0));
+        for key in (0..5000).step_by(2) {
+            assert_eq!(map.remove(&key), Some(key * 3));
+        }
+        for key in 0..5000 {
+            assert_eq!(map.peek(&key).is_some(), key % 2 == 1);
+        }
+        let longest = (0..map.nodes.len()).map(|chain| {
+            let mut at = map.nodes[chain].head;
+            core::iter::from_fn(|| {
+                let node = map.nodes.get(at as usize)?;
+                at = node.next;
+                Some(())
+            })
+            .count()
+        });
+        assert!(longest.max() < Some(12));
+    }
 
     proptest! {
         #[test]

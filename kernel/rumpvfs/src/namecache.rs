@@ -1,9 +1,8 @@
 //! Name cache: what a name in a directory stands for, or that it stands for nothing.
 //!
 //! A set-associative table: nothing is allocated after it is made, and forgetting is free. A large one begins with a part of its
-//! sets, so that a kernel that looks up little touches little memory, and uses twice as many when names meet. Those that then
-//! belong elsewhere are forgotten: where they are, nobody looks any more, not later either, since a name goes from set `n`
-//! of `m` to `n` or to `n + m`. Directories are known by the id of their vnode, which is never used again; so the names
+//! sets, so that a kernel that looks up little touches little memory, and uses twice as many when names meet: each set's names
+//! are then shared out between it and a new one. Directories are known by the id of their vnode, which is never used again; so the names
 //! of a directory that was forgotten die by themselves. Names longer than [`NAME_BYTES`] are not kept.
 //!
 //! Whoever changes a directory purges the name, with the directory's lock held exclusively; whoever
@@ -21,7 +20,7 @@ use rumpuser::{Errno, PAGE_SIZE};
 pub const NAME_BYTES: usize = 38;
 const WAYS: usize = 4;
 /// The part of the sets that a table begins with: one in so many.
-const FIRST_PART: usize = 16;
+const FIRST_PART: usize = 64;
 /// A table of fewer sets in each shard begins with all.
 const FEW_SETS: usize = 256;
 /// Sets under one lock each, so that look-ups on several CPUs rarely meet.
@@ -49,8 +48,12 @@ const FREE: Entry = Entry {
 };
 
 impl Entry {
+    fn name(&self) -> &[u8] {
+        &self.name[..usize::from(self.len)]
+    }
+
     fn is(&self, dir: u64, name: &[u8]) -> bool {
-        self.dir == dir && self.name.get(..usize::from(self.len)) == Some(name)
+        self.dir == dir && self.name() == name
     }
 }
 
@@ -145,9 +148,19 @@ impl NameCache {
         let sets = shard.len();
         let set = &shard[(hash >> 32) as usize % sets];
         let fits = |old: &Entry| old.dir == 0 || old.is(dir, name);
-        if sets < self.sets && !set.iter().any(fits) {
-            // The room was reserved: this takes no memory.
-            shard.resize(sets * 2, [FREE; WAYS]);
+        if sets == self.sets || set.iter().any(fits) {
+            return;
+        }
+        // The room was reserved: this takes no memory.
+        shard.resize(sets * 2, [FREE; WAYS]);
+        let (old, new) = shard.split_at_mut(sets);
+        for (number, (from, to)) in old.iter_mut().zip(new).enumerate() {
+            for (entry, place) in from.iter_mut().zip(to) {
+                let hash = self.hash(entry.dir, entry.name());
+                if entry.dir != 0 && (hash >> 32) as usize % (sets * 2) != number {
+                    *place = core::mem::replace(entry, FREE);
+                }
+            }
         }
     }
 
