@@ -422,9 +422,14 @@ impl Socket {
         drop(removed);
     }
 
+    /// Whether memory allows for another socket.
+    pub fn socket_room(&self) -> bool {
+        self.budget.has_socket_room()
+    }
+
     /// Whether a listening socket's queue has room for another connection, and the memory for its socket.
     pub fn queue_room(&self) -> bool {
-        self.budget.has_socket_room() && self.lock().has_queue_room()
+        self.socket_room() && self.lock().has_queue_room()
     }
 }
 

@@ -138,10 +138,11 @@ impl<P: Payload> Tcb<P> {
         true
     }
 
-    /// Memory is short: a connection without a user whose other side does not answer is given up now. Answers
-    /// whether it is; its timer runs out at once.
+    /// Memory is short: a connection without a user whose other side does not answer is given up now, and so is one that only waits
+    /// for the other side's FIN, which has all that was for it. Answers whether it is; its timer runs out at once.
     pub fn hasten(&mut self, now: Instant) -> bool {
-        let hopeless = self.flags.contains(Flags::DETACHED) && self.retries > 1;
+        let waits = self.retries > 1 || self.state == State::FinWait2;
+        let hopeless = self.flags.contains(Flags::DETACHED) && waits;
         if hopeless {
             self.due.linger = now.as_nanos();
         }

@@ -60,6 +60,7 @@ use crate::inet::Inet;
 use crate::ip::{IP_MAXPACKET, IpProto};
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::AtomicU64;
+use core::time::Duration;
 use demux::{Demux, Limits, Secrets};
 use pcb::TcpPcb;
 use rumpkern::callout::Callout;
@@ -109,7 +110,12 @@ struct Locked {
     tables: Tables,
     /// What the callout is set to.
     armed: Option<Instant>,
+    /// When connections without a user were last given up.
+    hastened: Instant,
 }
+
+/// Connections without a user are given up at most so often: looking for them is work, and anybody can send SYNs.
+const HASTE: Duration = Duration::from_millis(500);
 
 /// TCP of one kernel.
 pub struct Tcp {
@@ -144,6 +150,7 @@ impl Tcp {
         let locked = Locked {
             tables: Demux::new(&secrets, limits(uvm::limit_pages() * PAGE_SIZE)),
             armed: None,
+            hastened: Instant::default(),
         };
         let tcp = Arc::new(Tcp {
             inet: Arc::downgrade(inet),
@@ -247,6 +254,19 @@ impl Tcp {
 /// The tables, locked.
 struct TableGuard<'a>(MutexGuard<'a, Locked>);
 
+impl Tcp {
+    /// There are as many sockets as memory allows: those that nobody has, and that wait for nothing but the other side's end, make
+    /// room, by their timers. Who asked is to ask again.
+    fn hasten(&self, now: Instant) {
+        let mut locked = self.locked.lock();
+        if now.saturating_since(locked.hastened) < HASTE {
+            return;
+        }
+        locked.hastened = now;
+        locked.tables.for_each(|pcb| pcb.hasten(now));
+    }
+}
+
 impl core::ops::Deref for TableGuard<'_> {
     type Target = Tables;
 
@@ -267,7 +287,9 @@ impl Drain for Tcp {
             return 0;
         };
         let mut freed_bytes = 0;
+        let now = time::now();
         locked.tables.for_each(|pcb| {
+            pcb.hasten(now);
             if freed_bytes < want * PAGE_SIZE {
                 freed_bytes += pcb.drain();
             }

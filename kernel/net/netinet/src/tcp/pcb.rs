@@ -372,8 +372,7 @@ impl TcpPcb {
         }
     }
 
-    /// Drops what waits out of order, if nobody is at work here; answers how many bytes that freed. A
-    /// connection that nobody has and nobody answers is given up, by its timer.
+    /// Drops what waits out of order, if nobody is at work here; answers how many bytes that freed.
     pub(super) fn drain(&self) -> usize {
         let Some(mut data) = self.data.try_lock() else {
             return 0;
@@ -381,12 +380,22 @@ impl TcpPcb {
         let Some(conn) = data.conn.as_mut() else {
             return 0;
         };
-        if conn.tcb.hasten(time::now()) {
-            self.arm(conn);
-        }
         let freed = conn.tcb.reassembly_bytes();
         conn.tcb.drain();
         freed
+    }
+
+    /// A connection that nobody has is given up, by its timer, if nobody is at work here and there is nothing more to be had
+    /// of it ([`Tcb::hasten`](super::tcb::Tcb::hasten)).
+    pub(super) fn hasten(&self, now: Instant) {
+        let Some(mut data) = self.data.try_lock() else {
+            return;
+        };
+        if let Some(conn) = data.conn.as_mut()
+            && conn.tcb.hasten(now)
+        {
+            self.arm(conn);
+        }
     }
 
     /// The kernel is gone: lets go of everything.

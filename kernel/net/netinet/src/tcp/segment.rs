@@ -17,6 +17,7 @@ use core::net::{IpAddr, Ipv4Addr};
 use rumpkern::time;
 use rumpnet::ifnet::{Ifnet, count};
 use rumpnet::mbuf::{Mbuf, MbufFlags, TxChecksum};
+use rumpnet::socket::Socket;
 use rumpuser::{Errno, Instant};
 
 /// Where the checksum stands in the header.
@@ -200,8 +201,9 @@ impl Tcp {
         match verdict {
             Verdict::Connection(pcb) => pcb.segment(self, inet, now, header, m),
             Verdict::Syn(listener, floor) => {
-                if !listener.socket().is_some_and(|so| so.queue_room()) {
-                    count(&self.stats.listen_overflow);
+                let Some(so) = listener.socket() else { return };
+                if !so.queue_room() {
+                    self.turned_away(&so, now);
                     return;
                 }
                 let reply = self.tables().answer_syn(now, tuple, header, &config, floor);
@@ -218,6 +220,14 @@ impl Tcp {
         self.arm();
     }
 
+    /// A connection to a listening socket came to nothing now; whoever wants it says so again.
+    fn turned_away(&self, listener: &Socket, now: Instant) {
+        count(&self.stats.listen_overflow);
+        if !listener.socket_room() {
+            self.hasten(now);
+        }
+    }
+
     /// A handshake with a listening socket is over but for this segment: makes the connection. If that fails,
     /// the entry in the SYN cache stays, and the next segment tries again.
     fn complete(
@@ -230,7 +240,7 @@ impl Tcp {
     ) -> Option<Arc<TcpPcb>> {
         let head = listener.socket()?;
         let Ok(so) = head.sonewconn() else {
-            count(&self.stats.listen_overflow);
+            self.turned_away(&head, now);
             return None;
         };
         let pcb = TcpPcb::of(&so)?;

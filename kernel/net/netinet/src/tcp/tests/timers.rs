@@ -315,6 +315,20 @@ fn when_memory_is_short_a_connection_that_nobody_has_and_nobody_answers_is_given
 }
 
 #[test]
+fn when_memory_is_short_a_connection_that_waits_for_the_other_sides_end_alone_is_given_up() {
+    let mut side = Side::established();
+    side.close_send();
+    side.burst();
+    side.inject(seg(1, 2));
+    assert_eq!(side.state(), State::FinWait2);
+    assert!(!side.tcb.hasten(side.instant()), "its user may still read");
+    side.close();
+    assert!(side.tcb.hasten(side.instant()));
+    assert_eq!(side.sleep_until_timer(), Some(0));
+    assert_eq!(side.state(), State::Closed);
+}
+
+#[test]
 fn karn_a_retransmission_that_carries_new_data_too_is_not_timed() {
     let mut side = Side::established();
     let base = side.tcb.rtt.rto();
