@@ -5,7 +5,7 @@
 //!
 //! - `adapter`: FUSE's requests as calls of `rumpvfs`; `convert`: attributes, times, errors.
 //! - `nodes`: what Linux knows; `handles`: what it has open.
-//! - `session`: from the mount to the end; `daemon`: the background; `options`: `-o`.
+//! - `session`: from the mount to the end; `daemon`: the background; `options`: `-o`; `told`: the log.
 //!
 //! # What it promises
 //!
@@ -41,12 +41,8 @@ mod handles;
 mod nodes;
 mod options;
 mod session;
+mod told;
 
 pub use options::MountArgs;
 pub use session::{Failure, run};
-
-/// Whether a log line is the FUSE library's own and not worth showing: it answers requests that Linux has taken back, and calls it an
-/// error that nobody wanted the answer.
-pub fn is_chatter(line: &log::Metadata<'_>) -> bool {
-    line.target().starts_with("fuser")
-}
+pub use told::start_log;

@@ -2,7 +2,6 @@
 
 use crate::cli::Cli;
 use indicatif::{ProgressBar, ProgressStyle};
-use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
@@ -252,43 +251,4 @@ pub fn progress(what: &str, bytes: u64) -> ProgressBar {
     }
     bar.set_message(what.to_owned());
     bar
-}
-
-/// The kernel's log lines on standard error.
-struct KernelLog;
-
-static KERNEL_LOG: KernelLog = KernelLog;
-
-/// Shows the kernel's errors, or more.
-pub fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => LevelFilter::Error,
-        1 => LevelFilter::Warn,
-        2 => LevelFilter::Info,
-        _ => LevelFilter::Trace,
-    };
-    if log::set_logger(&KERNEL_LOG).is_ok() {
-        log::set_max_level(level);
-    }
-}
-
-impl Log for KernelLog {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level() && !p2k::is_chatter(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let mark = match record.level() {
-            Level::Error | Level::Warn => "",
-            Level::Info | Level::Debug | Level::Trace => "  ",
-        };
-        let text = record.args().to_string();
-        // A line that cannot be shown is lost.
-        let _ = writeln!(io::stderr(), "kernel: {mark}{}", Shown(Path::new(&text)));
-    }
-
-    fn flush(&self) {}
 }
