@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use p2k::MountArgs;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use ukfs::Options;
 
@@ -28,9 +29,14 @@ struct Cli {
     mount: MountArgs,
 }
 
+fn say(line: &str) {
+    // A line that cannot be shown is lost.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    p2k::start_log(cli.verbose);
+    p2k::start_log(cli.verbose, say);
     let mut options = Options::new().fstype("ffs").log(cli.log);
     if let Some(bytes) = cli.memlimit {
         options = options.memory_limit(bytes);

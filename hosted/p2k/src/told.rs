@@ -1,24 +1,25 @@
 //! What the programs say on standard error besides their own errors: the kernel's log, and the requests of Linux.
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::OnceLock;
 use ukfs::Shown;
 
-struct Told;
+/// Where a line goes.
+struct Told(OnceLock<fn(&str)>);
 
-static TOLD: Told = Told;
+static TOLD: Told = Told(OnceLock::new());
 
 /// Shows the kernel's errors from now on; with `verbose` 1 its warnings, with 2 information too, with 3 details and each request that
-/// Linux makes of a mount.
-pub fn start_log(verbose: u8) {
+/// Linux makes of a mount. `say` puts a line on standard error.
+pub fn start_log(verbose: u8, say: fn(&str)) {
     let level = match verbose {
         0 => LevelFilter::Error,
         1 => LevelFilter::Warn,
         2 => LevelFilter::Info,
         _ => LevelFilter::Trace,
     };
-    if log::set_logger(&TOLD).is_ok() {
+    if TOLD.0.set(say).is_ok() && log::set_logger(&TOLD).is_ok() {
         log::set_max_level(level);
     }
 }
@@ -48,8 +49,9 @@ impl Log for Told {
             Level::Info | Level::Debug | Level::Trace => "  ",
         };
         let text = record.args().to_string();
-        // A line that cannot be shown is lost.
-        let _ = writeln!(io::stderr(), "{whose}: {mark}{}", Shown(Path::new(&text)));
+        if let Some(say) = self.0.get() {
+            say(&format!("{whose}: {mark}{}", Shown(Path::new(&text))));
+        }
     }
 
     fn flush(&self) {}
