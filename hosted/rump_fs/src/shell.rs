@@ -12,6 +12,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use ukfs::{FileType, Image, Shown};
 
@@ -29,8 +30,11 @@ pub fn sh(session: &mut Session, name: &OsStr) -> Result<(), Failure> {
     let editor: rustyline::Result<Editor<Names, DefaultHistory>> =
         Editor::with_config(config.build());
     let mut editor = editor.map_err(told)?;
-    let signals = session.catch_interrupts();
-    signals.map_err(|error| Failure::Said(format!("SIGINT: {error}")))?;
+    // A list of commands from elsewhere ends as a whole.
+    if io::stdin().is_terminal() {
+        let caught = session.catch_interrupts();
+        caught.map_err(|error| Failure::Said(format!("SIGINT: {error}")))?;
+    }
     let mut shell = Shell {
         image: image.clone(),
         name,
