@@ -10,6 +10,7 @@
 //! - [`http`]: a client that can also misbehave.
 //! - [`namespace`]: a network namespace with a tap device, for tests that need whole frames; [`frame`]: such frames.
 //! - [`elf`]: hand-made images of a few instructions, for tests of `run-qemu.sh` itself.
+//! - [`terminal`]: a terminal, with a program that runs on it.
 //! - [`random`]: numbers from a seed; [`spoil`]: FFS images spoiled by a seed.
 //!
 //! Everything made here lies in `target/tests`.
@@ -28,6 +29,7 @@ pub mod random;
 pub mod readers;
 pub mod setup;
 pub mod spoil;
+pub mod terminal;
 pub mod tree;
 pub mod volume;
 

@@ -222,8 +222,9 @@ thread_local! {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Not FUSE_READDIRPLUS_AUTO, with which who reads all names before it looks at the files (du(1), rsync(1)) asks for each of
+        // them; a listing of names alone costs less than that saves.
         let wanted = InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_CACHE_SYMLINKS

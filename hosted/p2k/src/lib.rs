@@ -5,7 +5,7 @@
 //!
 //! - `adapter`: FUSE's requests as calls of `rumpvfs`; `convert`: attributes, times, errors.
 //! - `nodes`: what Linux knows; `handles`: what it has open.
-//! - `session`: from the mount to the end; `daemon`: the background; `options`: `-o`.
+//! - `session`: from the mount to the end; `daemon`: the background; `options`: `-o`; `told`: the log.
 //!
 //! # What it promises
 //!
@@ -16,10 +16,12 @@
 //! - Linux may keep what it knows (names, attributes, links, directories, contents) for as long as it likes: nobody else changes
 //!   the image, which is locked. Writes go through to the kernel here before they return, so that what cannot be written is told
 //!   to who wrote it (no FUSE writeback cache); when they reach the image is the syncer's business, or fsync's, which is one.
+//! - A listing brings the attributes of all that it names. Four requests are answered at once: one that waits for the disk does not hold
+//!   up the others.
 //! - A file without a name stays until Linux forgets it: open, or somebody's working directory.
 //! - `SIGTERM`, `SIGINT` and `SIGHUP` unmount. If files are open then, they are cut off after a moment. What was written is on the image.
 //! - After `umount` has returned the image is being finished for a moment still: it is free when the process has ended.
-//! - A daemon that is killed leaves an image as a power cut does: `rump_fs check --repair` repairs it, or the journal.
+//! - A daemon that is killed leaves an image as a power cut does: `rump_fs check --repair` repairs it, or the journal, at the next mount.
 //!
 //! # What is not there
 //!
@@ -41,12 +43,8 @@ mod handles;
 mod nodes;
 mod options;
 mod session;
+mod told;
 
 pub use options::MountArgs;
 pub use session::{Failure, run};
-
-/// Whether a log line is the FUSE library's own and not worth showing: it answers requests that Linux has taken back, and calls it an
-/// error that nobody wanted the answer.
-pub fn is_chatter(line: &log::Metadata<'_>) -> bool {
-    line.target().starts_with("fuser")
-}
+pub use told::start_log;

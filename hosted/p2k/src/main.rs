@@ -2,12 +2,10 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use log::{Log, Metadata, Record};
 use p2k::MountArgs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
 use std::process::ExitCode;
-use ukfs::{Options, Shown};
+use ukfs::Options;
 
 /// Mount an image with a Berkeley fast file system, by FUSE.
 ///
@@ -24,34 +22,21 @@ struct Cli {
     /// The kernel's budget of memory, in bytes
     #[arg(long, value_name = "BYTES")]
     memlimit: Option<usize>,
+    /// Show more of the kernel's log than errors: warnings, information (-vv), details and, with -f, what Linux asks for (-vvv)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(flatten)]
     mount: MountArgs,
 }
 
-/// The kernel's errors on standard error.
-struct KernelLog;
-
-impl Log for KernelLog {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level() && !p2k::is_chatter(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let text = record.args().to_string();
-            // A line that cannot be shown is lost.
-            let _ = writeln!(std::io::stderr(), "kernel: {}", Shown(Path::new(&text)));
-        }
-    }
-
-    fn flush(&self) {}
+fn say(line: &str) {
+    // A line that cannot be shown is lost.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if log::set_logger(&KernelLog).is_ok() {
-        log::set_max_level(log::LevelFilter::Error);
-    }
+    p2k::start_log(cli.verbose, say);
     let mut options = Options::new().fstype("ffs").log(cli.log);
     if let Some(bytes) = cli.memlimit {
         options = options.memory_limit(bytes);

@@ -67,6 +67,7 @@ fn each(
     mut act: impl FnMut(&Path) -> Result<(), ukfs::Error>,
 ) -> Result<(), Failure> {
     for path in paths {
+        session.go_on()?;
         if let Err(error) = act(path) {
             session.complain(&error.into());
         }

@@ -26,7 +26,7 @@ pub struct Cli {
     /// Answer in JSON, where there is an answer: ls, tree, stat, df, mkfs, check, log
     #[arg(long, global = true)]
     pub json: bool,
-    /// Show more of the kernel's log than errors: warnings, information (-vv), details (-vvv)
+    /// Show more of the kernel's log than errors: warnings, information (-vv), details and, of mount -f, what Linux asks for (-vvv)
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
     /// What to do

@@ -50,6 +50,11 @@ pub fn get(
         return Err(Failure::host(folder, io::ErrorKind::NotADirectory.into()));
     }
     let image = session.open(image)?;
+    let sizes = paths.iter().map(|path| {
+        let metadata = image.symlink_metadata(path).ok()?;
+        metadata.is_file().then_some(metadata.len())
+    });
+    let bytes = sizes.sum::<Option<u64>>().unwrap_or(0);
     let mut copier = Copier {
         image: &image,
         archive,
@@ -57,7 +62,7 @@ pub fn get(
         made: HashMap::new(),
         directories: Vec::new(),
         buffer: vec![0; AT_ONCE],
-        bar: progress("copying", 0),
+        bar: progress("copying", bytes),
     };
     for path in paths {
         copier.get(session, path, folder)?;
@@ -112,8 +117,8 @@ impl Copier<'_> {
                 .components()
                 .chain(below.components())
                 .collect();
-            match self.one(entry.path(), entry.metadata(), &target) {
-                Err(Failure::Pipe) => return Err(Failure::Pipe),
+            match self.one(session, entry.path(), entry.metadata(), &target) {
+                Err(failure) if failure.is_end() => return Err(failure),
                 Err(failure) => session.complain(&failure),
                 Ok(()) => {}
             }
@@ -121,7 +126,14 @@ impl Copier<'_> {
         Ok(())
     }
 
-    fn one(&mut self, path: &Path, metadata: &Metadata, target: &Path) -> Result<(), Failure> {
+    fn one(
+        &mut self,
+        session: &Session,
+        path: &Path,
+        metadata: &Metadata,
+        target: &Path,
+    ) -> Result<(), Failure> {
+        session.go_on()?;
         let told = |error| Failure::host(target, error);
         match metadata.file_type() {
             FileType::Dir => {
@@ -130,7 +142,7 @@ impl Copier<'_> {
                 return Ok(());
             }
             FileType::Reg if self.link(metadata, target).map_err(told)? => return Ok(()),
-            FileType::Reg => self.file(path, metadata, target)?,
+            FileType::Reg => self.file(session, path, metadata, target)?,
             FileType::Lnk => {
                 let leads_to = self.image.read_link(path)?;
                 clear(target)
@@ -176,7 +188,13 @@ impl Copier<'_> {
         }
     }
 
-    fn file(&mut self, path: &Path, metadata: &Metadata, target: &Path) -> Result<(), Failure> {
+    fn file(
+        &mut self,
+        session: &Session,
+        path: &Path,
+        metadata: &Metadata,
+        target: &Path,
+    ) -> Result<(), Failure> {
         let told = |error| Failure::host(target, error);
         let from = self.image.open_file(path)?;
         clear(target).map_err(told)?;
@@ -192,6 +210,7 @@ impl Copier<'_> {
             .map_err(told)?;
         let mut at = 0;
         loop {
+            session.go_on()?;
             let count = from.read_at(&mut self.buffer, at)?;
             if count == 0 {
                 break;

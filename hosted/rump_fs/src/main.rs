@@ -31,7 +31,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    session::start_log(cli.verbose);
+    p2k::start_log(cli.verbose, session::say);
     let mut session = Session::new(&cli);
     let done = run(&mut session, &cli.command);
     let done = done.and_then(|()| session.flush());

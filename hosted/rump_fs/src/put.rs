@@ -23,12 +23,17 @@ pub fn put(
         return Ok(());
     };
     let image = session.open_to_write(image)?;
+    let sizes = paths.iter().map(|path| {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        metadata.is_file().then_some(metadata.len())
+    });
+    let bytes = sizes.sum::<Option<u64>>().unwrap_or(0);
     let mut putter = Putter {
         image: &image,
         archive,
         made: HashMap::new(),
         buffer: vec![0; AT_ONCE],
-        bar: progress("copying", 0),
+        bar: progress("copying", bytes),
     };
     let done = putter.all(session, paths, folder);
     putter.bar.finish_and_clear();
@@ -69,18 +74,24 @@ impl Putter<'_> {
                 Some(name) if !path.as_os_str().as_bytes().ends_with(b"/.") => folder.join(name),
                 _ => folder.to_owned(),
             };
-            self.one(session, path, &target);
+            self.one(session, path, &target)?;
         }
         Ok(())
     }
 
-    /// Copies what is at `path`, and everything below it. What fails is said.
-    fn one(&mut self, session: &mut Session, path: &Path, target: &Path) {
+    /// Copies what is at `path`, and everything below it. What fails is said, and fails this only if it ends all.
+    fn one(&mut self, session: &mut Session, path: &Path, target: &Path) -> Result<(), Failure> {
+        session.go_on()?;
         let put = fs::symlink_metadata(path)
             .map_err(|error| Failure::host(path, error))
             .and_then(|metadata| self.put(session, path, &metadata, target));
-        if let Err(failure) = put {
-            session.complain(&failure);
+        match put {
+            Err(failure) if failure.is_end() => Err(failure),
+            Err(failure) => {
+                session.complain(&failure);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -106,7 +117,7 @@ impl Putter<'_> {
             self.clear(target)?;
             self.image.symlink(leads_to, target)?;
         } else if kind.is_file() {
-            self.file(path, target)?;
+            self.file(session, path, target)?;
         } else {
             return Err(Failure::Said(format!(
                 "{}: neither file, directory nor symbolic link: not copied",
@@ -137,18 +148,19 @@ impl Putter<'_> {
         let mut entries = entries.map_err(|error| Failure::host(path, error))?;
         entries.sort_unstable_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            self.one(session, &entry.path(), &target.join(entry.file_name()));
+            self.one(session, &entry.path(), &target.join(entry.file_name()))?;
         }
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, target: &Path) -> Result<(), Failure> {
+    fn file(&mut self, session: &Session, path: &Path, target: &Path) -> Result<(), Failure> {
         let told = |error| Failure::host(path, error);
         let mut from = File::open(path).map_err(told)?;
         self.clear(target)?;
         let to = self.image.create_file(target)?;
         let mut at = 0;
         loop {
+            session.go_on()?;
             let count = from.read(&mut self.buffer).map_err(told)?;
             if count == 0 {
                 break;

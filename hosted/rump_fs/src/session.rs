@@ -1,13 +1,16 @@
 //! What the commands share: how images are opened, where output goes, what is complained about.
 
 use crate::cli::Cli;
-use indicatif::{ProgressBar, ProgressStyle};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use indicatif::{ProgressBar, ProgressStyle, WeakProgressBar};
 use serde::Serialize;
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use ukfs::{Errno, Image, Options, Shown, Source};
 
 /// Why a command ended.
@@ -21,6 +24,8 @@ pub enum Failure {
     Said(String),
     /// Nobody reads the output any more.
     Pipe,
+    /// Ctrl-C, in a shell.
+    Interrupted,
 }
 
 impl From<ukfs::Error> for Failure {
@@ -44,6 +49,11 @@ impl Failure {
         Failure::Host(Shown(path).to_string(), error)
     }
 
+    /// Whether the command is to end, whatever else it was to do.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Failure::Pipe | Failure::Interrupted)
+    }
+
     /// `error` with standard output.
     pub fn output(error: io::Error) -> Failure {
         match error.kind() {
@@ -64,6 +74,8 @@ pub struct Session {
     /// Whether to answer in JSON.
     pub json: bool,
     out: BufWriter<StdoutLock<'static>>,
+    /// What is being done is to be left.
+    stop: Arc<AtomicBool>,
     status: u8,
 }
 
@@ -88,7 +100,29 @@ impl Session {
             memory_limit,
             json: cli.json,
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            stop: Arc::default(),
             status: 0,
+        }
+    }
+
+    /// From now on Ctrl-C ends a command, not the program; pressed again before the command has noticed, it ends the program.
+    pub fn catch_interrupts(&self) -> io::Result<()> {
+        // In this order: the first looks at what the one before left.
+        flag::register_conditional_default(SIGINT, self.stop.clone())?;
+        flag::register(SIGINT, self.stop.clone())?;
+        Ok(())
+    }
+
+    /// Forgets a Ctrl-C that nothing was there to notice.
+    pub fn forget_interrupt(&self) {
+        self.stop.store(false, Ordering::Relaxed);
+    }
+
+    /// Fails if Ctrl-C was pressed: to be asked wherever much is done.
+    pub fn go_on(&self) -> Result<(), Failure> {
+        match self.stop.swap(false, Ordering::Relaxed) {
+            true => Err(Failure::Interrupted),
+            false => Ok(()),
         }
     }
 
@@ -151,7 +185,7 @@ impl Session {
             false => match self.open_to_write(image) {
                 Err(Failure::Image(error)) if error.errno() == Errno::EROFS => {
                     self.readonly = true;
-                    eprintln!("rump_fs: {error}: opened to be read");
+                    say(&format!("rump_fs: {error}: opened to be read"));
                     self.open(image)
                 }
                 opened => opened,
@@ -190,11 +224,13 @@ impl Session {
 
     /// Writes to standard output.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.go_on()?;
         self.out.write_all(bytes).map_err(Failure::output)
     }
 
     /// Writes a line to standard output.
     pub fn line(&mut self, line: &str) -> Result<(), Failure> {
+        self.go_on()?;
         writeln!(self.out, "{line}").map_err(Failure::output)
     }
 
@@ -214,9 +250,10 @@ impl Session {
         // What was found before stands before it.
         let _ = self.out.flush();
         match failure {
-            Failure::Image(error) => eprintln!("rump_fs: {error}"),
-            Failure::Host(path, error) => eprintln!("rump_fs: {path}: {error}"),
-            Failure::Said(sentence) => eprintln!("rump_fs: {sentence}"),
+            Failure::Image(error) => say(&format!("rump_fs: {error}")),
+            Failure::Host(path, error) => say(&format!("rump_fs: {path}: {error}")),
+            Failure::Said(sentence) => say(&format!("rump_fs: {sentence}")),
+            Failure::Interrupted => say("rump_fs: interrupted"),
             Failure::Pipe => {}
         }
     }
@@ -229,6 +266,22 @@ impl Session {
     /// How it went.
     pub fn status(&self) -> ExitCode {
         ExitCode::from(self.status)
+    }
+}
+
+/// The bar that is shown, if there is one.
+static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// Says a line on standard error, where it does not run into a bar.
+pub fn say(line: &str) {
+    let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let bar = shown.as_ref().and_then(WeakProgressBar::upgrade);
+    drop(shown);
+    // A line that cannot be shown is lost.
+    let say = || drop(writeln!(io::stderr(), "{line}"));
+    match bar {
+        Some(bar) => bar.suspend(say),
+        None => say(),
     }
 }
 
@@ -251,44 +304,6 @@ pub fn progress(what: &str, bytes: u64) -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message(what.to_owned());
+    *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
     bar
-}
-
-/// The kernel's log lines on standard error.
-struct KernelLog;
-
-static KERNEL_LOG: KernelLog = KernelLog;
-
-/// Shows the kernel's errors, or more.
-pub fn start_log(verbose: u8) {
-    let level = match verbose {
-        0 => LevelFilter::Error,
-        1 => LevelFilter::Warn,
-        2 => LevelFilter::Info,
-        _ => LevelFilter::Trace,
-    };
-    if log::set_logger(&KERNEL_LOG).is_ok() {
-        log::set_max_level(level);
-    }
-}
-
-impl Log for KernelLog {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level() && !p2k::is_chatter(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        let mark = match record.level() {
-            Level::Error | Level::Warn => "",
-            Level::Info | Level::Debug | Level::Trace => "  ",
-        };
-        let text = record.args().to_string();
-        // A line that cannot be shown is lost.
-        let _ = writeln!(io::stderr(), "kernel: {mark}{}", Shown(Path::new(&text)));
-    }
-
-    fn flush(&self) {}
 }

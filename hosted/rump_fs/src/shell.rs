@@ -1,7 +1,8 @@
 //! `sh`: a prompt on an image, which stays open.
 //!
 //! A line is a command as on the command line, without IMAGE; `cd` and `pwd` move about. Names are completed with Tab; what was typed
-//! before comes back with the arrow keys, and is forgotten with the shell.
+//! before comes back with the arrow keys, and is forgotten with the shell. Ctrl-C takes back a line, or ends a command that runs;
+//! Ctrl-D ends the shell.
 
 use crate::cli::{Cli, Command};
 use crate::session::{Failure, Session};
@@ -9,8 +10,9 @@ use clap::Parser;
 use rustyline::completion::{Completer, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
-use rustyline::{Context, Editor, Helper, Highlighter, Hinter, Validator};
+use rustyline::{CompletionType, Config, Context, Editor, Helper, Highlighter, Hinter, Validator};
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use ukfs::{FileType, Image, Shown};
 
@@ -24,7 +26,15 @@ const COMMANDS: [&str; 20] = [
 pub fn sh(session: &mut Session, name: &OsStr) -> Result<(), Failure> {
     let image = session.keep_open(name)?;
     let told = |error: ReadlineError| Failure::Said(format!("the terminal: {error}"));
-    let mut editor: Editor<Names, DefaultHistory> = Editor::new().map_err(told)?;
+    let config = Config::builder().completion_type(CompletionType::List);
+    let editor: rustyline::Result<Editor<Names, DefaultHistory>> =
+        Editor::with_config(config.build());
+    let mut editor = editor.map_err(told)?;
+    // A list of commands from elsewhere ends as a whole.
+    if io::stdin().is_terminal() {
+        let caught = session.catch_interrupts();
+        caught.map_err(|error| Failure::Said(format!("SIGINT: {error}")))?;
+    }
     let mut shell = Shell {
         image: image.clone(),
         name,
@@ -46,6 +56,7 @@ pub fn sh(session: &mut Session, name: &OsStr) -> Result<(), Failure> {
         };
         // Only a convenience is lost.
         let _ = editor.add_history_entry(line.as_str());
+        session.forget_interrupt();
         match words(&line) {
             Ok(words) if words.is_empty() => {}
             Ok(words) if matches!(words[0].as_str(), "exit" | "quit") => break,
@@ -171,6 +182,74 @@ fn words(line: &str) -> Result<Vec<String>, &'static str> {
     Ok(words)
 }
 
+/// The word of a line that is not finished yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Begun {
+    /// Where it begins.
+    start: usize,
+    /// What it means as far as it goes.
+    word: String,
+    /// It is the first.
+    is_command: bool,
+    /// A quote that is not closed.
+    quote: Option<char>,
+}
+
+impl Begun {
+    /// The last word of `line`, by the rules of [`words`].
+    fn of(line: &str) -> Begun {
+        let mut begun = Begun {
+            is_command: true,
+            ..Begun::default()
+        };
+        let mut characters = line.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match (character, begun.quote) {
+                (_, Some(open)) if character == open => begun.quote = None,
+                // With nothing behind it, it means nothing yet.
+                ('\\', None | Some('"')) => begun.word.extend(characters.next().map(|next| next.1)),
+                (_, Some(_)) => begun.word.push(character),
+                ('\'' | '"', None) => begun.quote = Some(character),
+                (blank, None) if blank.is_whitespace() => {
+                    let is_blank = line.get(..at).unwrap_or_default().trim().is_empty();
+                    begun = Begun {
+                        start: at + blank.len_utf8(),
+                        is_command: is_blank,
+                        ..Begun::default()
+                    };
+                }
+                (_, None) => begun.word.push(character),
+            }
+        }
+        begun
+    }
+
+    /// Puts `word` in its place, so that [`words`] finds that. `is_whole`: nothing is to be added to it.
+    fn completed(&self, word: &str, is_whole: bool) -> String {
+        let quote = match self.quote {
+            // Between these nothing stands for a quote.
+            Some('\'') if word.contains('\'') => Some('"'),
+            quote => quote,
+        };
+        let mut text = String::from_iter(quote);
+        for character in word.chars() {
+            let is_special = match quote {
+                None => character.is_whitespace() || matches!(character, '\\' | '"' | '\''),
+                Some('"') => matches!(character, '\\' | '"'),
+                Some(_) => false,
+            };
+            if is_special {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        if is_whole {
+            text.extend(quote);
+        }
+        text
+    }
+}
+
 /// Completes commands, and names on the image.
 #[derive(Helper, Hinter, Highlighter, Validator)]
 struct Names {
@@ -187,24 +266,19 @@ impl Completer for Names {
         position: usize,
         _: &Context<'_>,
     ) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let typed = line.get(..position).unwrap_or_default();
-        let start = typed.rfind(' ').map_or(0, |blank| blank + 1);
-        let begun = typed.get(start..).unwrap_or_default();
-        if start == 0 {
-            let found = COMMANDS.iter().filter(|name| name.starts_with(begun));
+        let begun = Begun::of(line.get(..position).unwrap_or_default());
+        if begun.is_command {
+            let found = COMMANDS.iter().filter(|name| name.starts_with(&begun.word));
             let pair = |name: &&str| Pair {
                 display: (*name).to_owned(),
-                replacement: format!("{name} "),
+                replacement: format!("{} ", begun.completed(name, true)),
             };
-            return Ok((0, found.map(pair).collect()));
+            return Ok((begun.start, found.map(pair).collect()));
         }
-        let (folder, name) = begun
-            .rsplit_once('/')
-            .map_or(("", begun), |(folder, name)| {
-                (if folder.is_empty() { "/" } else { folder }, name)
-            });
+        let name_starts = begun.word.rfind('/').map_or(0, |slash| slash + 1);
+        let (folder, name) = begun.word.split_at(name_starts);
         let Ok(entries) = self.image.read_dir(joined(&self.here, Path::new(folder))) else {
-            return Ok((start, Vec::new()));
+            return Ok((begun.start, Vec::new()));
         };
         let mut found = Vec::new();
         for entry in entries.flatten() {
@@ -214,18 +288,15 @@ impl Completer for Names {
             if !full.starts_with(name) || full.chars().any(char::is_control) {
                 continue;
             }
-            let slash = if entry.file_type() == Some(FileType::Dir) {
-                "/"
-            } else {
-                ""
-            };
+            let is_dir = entry.file_type() == Some(FileType::Dir);
+            let slash = if is_dir { "/" } else { "" };
             found.push(Pair {
                 display: format!("{full}{slash}"),
-                replacement: format!("{full}{slash}"),
+                replacement: begun.completed(&format!("{folder}{full}{slash}"), !is_dir),
             });
         }
         found.sort_unstable_by(|a, b| a.display.cmp(&b.display));
-        Ok((position - name.len(), found))
+        Ok((begun.start, found))
     }
 }
 
@@ -240,6 +311,57 @@ mod tests {
             ["a", "b c", "d e", "f\"", ""]
         );
         assert!(words("'a").is_err() && words("a\\").is_err());
+    }
+
+    #[test]
+    fn what_is_completed_is_the_word_that_was_meant() {
+        let names = [
+            "plain",
+            "two words",
+            "it's",
+            "a \"b\" c",
+            "back\\slash",
+            "\u{e4}\u{3000}b",
+        ];
+        // However the word was begun, and a quote opened.
+        for line in [
+            "cat ",
+            "cat x ",
+            "cat \"",
+            "cat '",
+            "cat a\\ b",
+            "  cat /\"d e\"/",
+            "cat 'a",
+            "cat a\\",
+        ] {
+            let begun = Begun::of(line);
+            assert!(!begun.is_command, "{line}");
+            for name in names {
+                let before = line.get(..begun.start).unwrap();
+                let completed = format!("{before}{}", begun.completed(name, true));
+                assert_eq!(
+                    words(&completed).unwrap().last().unwrap(),
+                    name,
+                    "{completed}"
+                );
+                // What is only a part of a word is found again.
+                let part = format!("{before}{}", begun.completed(name, false));
+                assert_eq!(Begun::of(&part).word, name, "{part}");
+            }
+        }
+        assert_eq!(Begun::of("cat /a\\ b/'c d").word, "/a b/c d");
+        assert!(Begun::of("  tr").is_command && Begun::of("").is_command);
+        assert!(!Begun::of("cat  ").is_command);
+    }
+
+    #[test]
+    fn every_command_that_can_be_given_can_be_completed() {
+        use clap::CommandFactory as _;
+        let refused = ["sh", "mkfs", "check", "mount", "log"];
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert_eq!(COMMANDS.contains(&name), !refused.contains(&name), "{name}");
+        }
     }
 
     #[test]

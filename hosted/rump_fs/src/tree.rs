@@ -5,6 +5,7 @@ use crate::session::{Failure, Session, progress};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
+use std::io::{self, IsTerminal as _};
 use std::path::Path;
 use ukfs::{Image, Shown, WalkEntry};
 
@@ -28,8 +29,9 @@ pub fn tree(
         .saturating_sub(used.bfree)
         .saturating_mul(used.frsize);
     let bar = match largest {
-        Some(_) => progress("reading", bytes),
-        None => ProgressBar::hidden(),
+        // On a terminal what is shown tells how far it is, and would run into a bar.
+        Some(_) if !io::stdout().is_terminal() => progress("reading", bytes),
+        _ => ProgressBar::hidden(),
     };
     let mut shower = Shower {
         image: &image,
@@ -84,7 +86,7 @@ impl Shower<'_> {
         };
         let mut entry = Entry::new(self.image, found.path(), name, metadata)?;
         if self.largest.is_some() && metadata.is_file() {
-            let sum = self.sum(session, found);
+            let sum = self.sum(session, found)?;
             entry.sha256 = Some(sum);
         }
         if session.json {
@@ -109,7 +111,7 @@ impl Shower<'_> {
     }
 
     /// The file's sum; what stands in the way is said.
-    fn sum(&mut self, session: &mut Session, found: &WalkEntry) -> Option<String> {
+    fn sum(&mut self, session: &mut Session, found: &WalkEntry) -> Result<Option<String>, Failure> {
         let size = found.metadata().len();
         if self.largest.is_some_and(|largest| size > largest) {
             let why = format!(
@@ -118,22 +120,24 @@ impl Shower<'_> {
                 Shown(found.path())
             );
             session.complain(&Failure::Said(why));
-            return None;
+            return Ok(None);
         }
-        match self.read(found.path()) {
-            Ok(sum) => Some(sum),
-            Err(error) => {
-                session.complain(&error.into());
-                None
+        match self.read(session, found.path()) {
+            Ok(sum) => Ok(Some(sum)),
+            Err(failure) if failure.is_end() => Err(failure),
+            Err(failure) => {
+                session.complain(&failure);
+                Ok(None)
             }
         }
     }
 
-    fn read(&mut self, path: &Path) -> Result<String, ukfs::Error> {
+    fn read(&mut self, session: &Session, path: &Path) -> Result<String, Failure> {
         let file = self.image.open_file(path)?;
         let mut sum = Sha256::new();
         let mut at = 0;
         loop {
+            session.go_on()?;
             let count = file.read_at(&mut self.buffer, at)?;
             if count == 0 {
                 break;

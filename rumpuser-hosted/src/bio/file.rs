@@ -10,7 +10,6 @@ use rumpuser::{
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{preadv, pwritev};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -27,7 +26,7 @@ struct Job {
 }
 
 struct Shared {
-    file: File,
+    image: ImageFile,
     info: BlockInfo,
     jobs: Mutex<VecDeque<Job>>,
     work: Condvar,
@@ -66,12 +65,12 @@ impl FileDisk {
             max_bytes: 1 << 20,
             queue_depth: 64,
         };
-        FileDisk::start(image.into_file(), info)
+        FileDisk::start(image, info)
     }
 
-    fn start(file: File, info: BlockInfo) -> Result<&'static FileDisk, Errno> {
+    fn start(image: ImageFile, info: BlockInfo) -> Result<&'static FileDisk, Errno> {
         let shared = Arc::new(Shared {
-            file,
+            image,
             info,
             jobs: Mutex::new(VecDeque::new()),
             work: Condvar::new(),
@@ -111,11 +110,15 @@ impl Shared {
         match job.op {
             BioOp::Read => self.read(job),
             BioOp::Write => self.write(job),
-            BioOp::Flush => self.file.sync_data().map_err(|error| from_io(&error)),
+            BioOp::Flush => self
+                .image
+                .file()
+                .sync_data()
+                .map_err(|error| from_io(&error)),
             BioOp::Discard { sectors } => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 let length = sectors * SECTOR_SIZE as u64;
-                match fallocate(&self.file, flags, job.offset, length) {
+                match fallocate(self.image.file(), flags, job.offset, length) {
                     // A discard is a hint: a file system that cannot punch holes keeps the data.
                     Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
                     Err(error) => Err(from_rustix(error)),
@@ -139,7 +142,7 @@ impl Shared {
         let mut left: &mut [IoSliceMut<'_>] = &mut slices;
         let mut offset = job.offset;
         while !left.is_empty() {
-            match preadv(&self.file, left, offset) {
+            match preadv(self.image.file(), left, offset) {
                 // The file became shorter than it was when it was opened.
                 Ok(0) => return Err(Errno::EIO),
                 Ok(count) => {
@@ -168,7 +171,7 @@ impl Shared {
         let mut left: &mut [IoSlice<'_>] = &mut slices;
         let mut offset = job.offset;
         while !left.is_empty() {
-            match pwritev(&self.file, left, offset) {
+            match pwritev(self.image.file(), left, offset) {
                 Ok(0) => return Err(Errno::EIO),
                 Ok(count) => {
                     offset += count as u64;

@@ -89,9 +89,31 @@ impl ImageFile {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
 
-    /// The open file, which keeps the lock.
-    pub fn into_file(self) -> File {
-        self.file
+impl Drop for ImageFile {
+    /// A child of this process that has not become its own program yet has the file open still, and with it the lock.
+    fn drop(&mut self) {
+        self.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_was_closed_is_free_though_a_child_inherited_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let image = ImageFile::open(file.path(), false).unwrap();
+        assert_eq!(
+            ImageFile::open(file.path(), false).unwrap_err(),
+            Errno::EBUSY
+        );
+        // What fork(2) does with it.
+        let inherited = image.file().try_clone().unwrap();
+        drop(image);
+        ImageFile::open(file.path(), false).unwrap();
+        drop(inherited);
     }
 }

@@ -5,6 +5,8 @@ use rump_tests::setup;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -151,52 +153,95 @@ fn a_signal_cuts_off_who_has_files_open_and_leaves_a_clean_volume() {
     mounted.end();
 }
 
+/// What makes a volume whole again.
+#[derive(Clone, Copy, Debug)]
+enum Cure {
+    /// `check --repair`.
+    Repair,
+    /// The journal, by the next mount.
+    Replay,
+}
+
+/// A daemon is killed in the midst of things; after the cure the volume is consistent and what was synced is there.
+fn killed(version: u8, cure: Cure) {
+    let options = match cure {
+        Cure::Repair => "rw",
+        Cure::Replay => "rw,log",
+    };
+    let Some(mut mounted) = Mounted::new(version, 64, options) else {
+        return;
+    };
+    let synced: Vec<_> = (0..20).map(|number| format!("synced{number}")).collect();
+    for (number, name) in synced.iter().enumerate() {
+        let mut file = File::create(mounted.path(name)).expect("a file");
+        file.write_all(&vec![number as u8; 1 + number * 9000])
+            .expect("room");
+        file.sync_all().expect("stable");
+    }
+    let (busy, done) = (mounted.dir(), Arc::new(AtomicU32::new(0)));
+    let work = thread::spawn({
+        let done = done.clone();
+        move || loop {
+            let number = done.load(Ordering::Relaxed);
+            let dir = busy.join(format!("d{}", number % 50));
+            let file = dir.join(format!("f{}", number % 7));
+            let made = fs::create_dir_all(&dir)
+                .and_then(|()| fs::write(&file, vec![9; number as usize % 40_000]))
+                .and_then(|()| match number % 5 {
+                    0 => fs::rename(&file, dir.join("renamed")),
+                    1 => fs::remove_file(&file),
+                    _ => Ok(()),
+                });
+            if made.is_err() {
+                return;
+            }
+            done.store(number + 1, Ordering::Relaxed);
+        }
+    });
+    // Every directory is there, and files come and go.
+    let start = Instant::now();
+    while done.load(Ordering::Relaxed) < 400 {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does nothing");
+        thread::sleep(Duration::from_millis(1));
+    }
+    mounted.signal("KILL");
+    let (status, _) = mounted.wait();
+    assert!(!status.success());
+    run(Command::new("umount").arg("-l").arg(mounted.dir()));
+    work.join().expect("it gave up");
+    match cure {
+        Cure::Repair => {
+            let done = ukfs::check::repair(mounted.image(), None).expect("it can be repaired");
+            assert!(done.left.is_consistent(), "{:?}", done.left.findings);
+        }
+        Cure::Replay => {
+            let state = ukfs::log::state(mounted.image(), None).expect("its state");
+            let log = state.log.expect("a log");
+            let contents = log.contents.expect("it is in use").expect("it is whole");
+            assert!(log.in_use && contents.transactions > 0, "{contents:?}");
+        }
+    }
+    mounted.mount(options);
+    for (number, name) in synced.iter().enumerate() {
+        let found = fs::read(mounted.path(name)).expect("what was synced");
+        assert!(found == vec![number as u8; 1 + number * 9000], "{name}");
+    }
+    fs::write(mounted.path("after"), "life goes on").expect("it can be written");
+    mounted.end();
+}
+
 #[test]
 fn a_daemon_that_is_killed_leaves_an_image_that_can_be_repaired_and_what_was_synced_is_there() {
     for version in [1, 2] {
-        let Some(mut mounted) = Mounted::new(version, 64, "rw") else {
-            return;
-        };
-        let synced: Vec<_> = (0..20).map(|number| format!("synced{number}")).collect();
-        for (number, name) in synced.iter().enumerate() {
-            let mut file = File::create(mounted.path(name)).expect("a file");
-            file.write_all(&vec![number as u8; 1 + number * 9000])
-                .expect("room");
-            file.sync_all().expect("stable");
-        }
-        // It is killed in the midst of things.
-        let busy = mounted.dir();
-        let work = thread::spawn(move || {
-            for number in 0_u32.. {
-                let dir = busy.join(format!("d{}", number % 50));
-                let file = dir.join(format!("f{}", number % 7));
-                let done = fs::create_dir_all(&dir)
-                    .and_then(|()| fs::write(&file, vec![9; number as usize % 40_000]))
-                    .and_then(|()| match number % 5 {
-                        0 => fs::rename(&file, dir.join("renamed")),
-                        1 => fs::remove_file(&file),
-                        _ => Ok(()),
-                    });
-                if done.is_err() {
-                    return number;
-                }
-            }
-            0
-        });
-        thread::sleep(Duration::from_millis(500));
-        mounted.signal("KILL");
-        let (status, _) = mounted.wait();
-        assert!(!status.success());
-        run(Command::new("umount").arg("-l").arg(mounted.dir()));
-        assert!(work.join().expect("it gave up") > 0);
-        let done = ukfs::check::repair(mounted.image(), None).expect("it can be repaired");
-        assert!(done.left.is_consistent(), "{:?}", done.left.findings);
-        mounted.mount("rw");
-        for (number, name) in synced.iter().enumerate() {
-            let found = fs::read(mounted.path(name)).expect("what was synced");
-            assert!(found == vec![number as u8; 1 + number * 9000], "{name}");
-        }
-        mounted.end();
+        killed(version, Cure::Repair);
+    }
+}
+
+#[test]
+fn after_a_daemon_with_a_log_was_killed_the_next_mount_replays_and_nothing_is_left_to_be_repaired()
+{
+    for version in [1, 2] {
+        killed(version, Cure::Replay);
     }
 }
 

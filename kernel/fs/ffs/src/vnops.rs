@@ -308,7 +308,6 @@ impl VnodeOps for Node {
     }
 
     fn fsync(&self, _: &Arc<Vnode>, wait: Wait) -> Result<(), Errno> {
-        self.volume.told(self.store_changed())?;
         if self.volume.told(self.volume.commit())? {
             return Ok(());
         }

@@ -282,7 +282,10 @@ impl Vnode {
     /// `EIO` and the like.
     pub fn fsync(self: &Arc<Self>) -> Result<(), Errno> {
         self.flush_pages(Wait::Stable)?;
-        let _locked = self.lock_exclusive();
+        let locked = self.lock_exclusive();
+        self.ops().update()?;
+        // The device may take long: whoever looks at the file meanwhile, or lists a directory with it, is not to wait.
+        drop(locked);
         self.ops().fsync(self, Wait::Stable)
     }
 }

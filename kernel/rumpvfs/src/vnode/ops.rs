@@ -53,7 +53,7 @@ pub enum Wait {
 
 /// A file of some file system: what lies inside a [`Vnode`] (its *inode*).
 ///
-/// Locking. Every call but [`bmap`](VnodeOps::bmap) is made with the vnode's lock held by the
+/// Locking. Every call but [`bmap`](VnodeOps::bmap) and [`fsync`](VnodeOps::fsync) is made with the vnode's lock held by the
 /// caller: shared where the documentation says *shared*, else exclusive. `lookup` and all calls that
 /// change a directory get the lock of the directory; the file named is locked too where it is an
 /// argument. `bmap` may come at any time, from several threads at once and from the page daemon, with
@@ -226,8 +226,9 @@ pub trait VnodeOps: Any + Send + Sync {
         Err(Errno::EROFS)
     }
 
-    /// Makes the file's metadata stable as far as `wait` says; its pages are written already, to a device that may keep them
-    /// in a cache of its own: [`Wait::Stable`] includes that.
+    /// Makes the file's metadata stable as far as `wait` says; the buffer cache has them ([`update`](VnodeOps::update)), and its pages
+    /// are written already, to a device that may keep them in a cache of its own: [`Wait::Stable`] includes that. The vnode is
+    /// not locked.
     ///
     /// # Errors
     /// `EIO` and the like.
