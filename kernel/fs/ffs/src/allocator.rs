@@ -18,6 +18,7 @@ mod inodes;
 pub(crate) use inodes::generation;
 pub mod space;
 
+use rumpkern::kmem::Room;
 use rumpkern::locks::MutexGuard;
 use rumpkern::{lwp, uvm};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
@@ -124,8 +125,8 @@ impl<'a> Allocator<'a> {
     pub(crate) fn free_for_commit(&mut self) -> Result<(), Fault> {
         self.space()?.held.sort_unstable();
         let count = self.space()?.held.len();
-        let room = self.space()?.freed.try_reserve(count);
-        room.map_err(|_| Fault::Refused(Errno::ENOMEM))?;
+        let room = self.space()?.freed.room(count);
+        room.map_err(Fault::Refused)?;
         let cache = self.device.cache().clone();
         let most = cache.most_held() + MARGIN;
         while let Some((address, count)) = self.space()?.held.pop() {

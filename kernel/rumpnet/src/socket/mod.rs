@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{Condvar, LockClass, Mutex, MutexGuard, OnceLock, WaitResult};
 use rumpkern::poll::{Events, SelInfo};
 use rumpuser::{Errno, Instant};
@@ -383,8 +383,8 @@ impl Socket {
             Some(listen) if room => {
                 // Room in both queues now: moving from one to the other must not fail.
                 let waiting = listen.incomplete.len() + 1;
-                let reserved = listen.incomplete.try_reserve(1);
-                match reserved.and(listen.complete.try_reserve(waiting)) {
+                let reserved = listen.incomplete.room(1);
+                match reserved.and(listen.complete.room(waiting)) {
                     Ok(()) => None,
                     Err(_) => Some(Errno::ENOBUFS),
                 }

@@ -12,6 +12,7 @@ use crate::vfs::Vfs;
 use crate::vnode::{InodeNumber, NewFile, Rename, S_ISVTX, UF_APPEND, Vattr, VnodeRef, VnodeType};
 use alloc::vec::Vec;
 use rumpkern::kauth::Cred;
+use rumpkern::kmem::Room;
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 
@@ -333,7 +334,7 @@ impl Vfs {
         let mut found = Vec::new();
         let mut dir = dir.clone();
         for _ in 0..MAX_DEPTH {
-            found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            found.room(1)?;
             found.push(dir.ino());
             if dir.is_mount_root() {
                 return Ok(found);
