@@ -19,7 +19,7 @@ pub fn begin(universe: Universe, mut stream: Stream) {
         return;
     }
     let allocations = stream.between(1, 20);
-    universe.fault(&format!("page {allocations} from now is refused"));
+    universe.fault(&format!("allocation {allocations} from now is refused"));
     uvm::fail_after(allocations);
     let pause = Duration::from_micros(stream.between(100, 20_000));
     universe.after(pause, move || begin(universe, stream));

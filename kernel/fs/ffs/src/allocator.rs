@@ -106,8 +106,11 @@ impl<'a> Allocator<'a> {
     pub fn revoke(&mut self, address: u64, count: u32) -> Result<(), Fault> {
         let sector = self.sb.byte_of(address) / SECTOR_SIZE as u64;
         let bytes = count * self.sb.fsize;
+        // Not `Refused`: it is said in the middle of a change.
+        let at = self.sb.byte_of(address);
+        let fault = |errno| Fault::Device { at, errno };
         match &self.space()?.log {
-            Some(log) => log.revoke(sector, bytes).map_err(Fault::Refused),
+            Some(log) => log.revoke(sector, bytes).map_err(fault),
             None => Ok(()),
         }
     }

@@ -273,13 +273,8 @@ impl Volume {
         while let Some(orphan) = log.first_orphan() {
             match self.free_orphan(&orphan) {
                 Ok(()) => {}
-                Err(
-                    fault @ (Fault::Refused(_)
-                    | Fault::Device {
-                        errno: Errno::ENOMEM,
-                        ..
-                    }),
-                ) => return Err(fault),
+                Err(fault @ Fault::Refused(_)) => return Err(fault),
+                Err(fault) if fault.is_of_memory() => return Err(fault),
                 Err(fault) => {
                     self.left_taken(orphan.ino, fault);
                     log.unregister_inode(orphan.ino);

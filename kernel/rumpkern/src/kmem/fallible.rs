@@ -75,7 +75,10 @@ pub fn room_by<E>(
 #[inline]
 fn granted() -> Result<(), Errno> {
     match uvm::injected_failure() {
-        true => Err(Errno::ENOMEM),
+        true => {
+            log::error!("DEBUG refused at {}", core::panic::Location::caller());
+            Err(Errno::ENOMEM)
+        }
         false => Ok(()),
     }
 }

@@ -104,6 +104,8 @@ pub struct SocketData {
     /// What is to be sent.
     pub snd: Sockbuf,
     nonblocking: bool,
+    /// Closing drops the connection.
+    resets: bool,
     listen: Option<Listen>,
     /// The listening socket that it waits in a queue of.
     head: Option<Weak<Socket>>,
@@ -155,6 +157,7 @@ impl SocketData {
             rcv: Sockbuf::new(budget.clone(), 1),
             snd: Sockbuf::new(budget.clone(), 2048),
             nonblocking: false,
+            resets: false,
             listen: None,
             head: None,
         }
