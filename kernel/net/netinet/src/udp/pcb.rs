@@ -177,7 +177,13 @@ impl UdpTable {
         if taken || bound.len() == MAX_PER_PORT {
             return Err(Errno::EADDRINUSE);
         }
-        bound.room(1).map_err(|_| Errno::ENOBUFS)?;
+        if bound.room(1).is_err() {
+            // A port with nobody on it would count as taken.
+            if bound.is_empty() {
+                ports.remove(&port);
+            }
+            return Err(Errno::ENOBUFS);
+        }
         bound.push(Bound {
             pcb: pcb.clone(),
             local: *local.ip(),
