@@ -20,7 +20,7 @@ use volume::{Image, System};
 enum Trouble {
     None,
     SlowDisk,
-    /// Allocations of pages are refused now and then.
+    /// Allocations are refused now and then.
     RefusedMemory,
     /// Reads fail now and then.
     FailingReads,
@@ -268,16 +268,16 @@ fn mixed_work_with_a_log_in_all_sorts_of_trouble() {
     );
 }
 
-/// Threads work with a log in 512 KiB, and one page that they ask for is refused: the one that the seed says.
-fn one_page_is_refused(universe: &Universe) {
+/// Threads work with a log in 512 KiB, and one allocation that they ask for is refused: the one that the seed says.
+fn one_allocation_is_refused(universe: &Universe) {
     universe.must_end_within(PATIENCE);
     let mut stream = universe.stream("refused");
     let options = volume::draw(&mut stream, 2 << 20);
     let mut bytes = volume::make(options);
     bytes.resize(bytes.len() + (1 << 20), 0);
     let system = System::boot(universe, bytes, true, 512 << 10);
-    // From here on, until it is ended, the kernel may come to need any page of it.
-    refusal::once(universe.seed() + 1);
+    // From here on, until it is ended, the kernel may come to need any allocation of it.
+    refusal::once(universe, universe.seed() + 1);
     let mount = system.mount("ld0", "log").or_else(|errno| {
         assert_eq!(errno, Errno::ENOMEM);
         system.mount("ld0", "log")
@@ -295,7 +295,7 @@ fn one_page_is_refused(universe: &Universe) {
                 let own = (&system.vfs, &system.proc);
                 Worker::try_new(own, system.disk, stream, number, 60_000, expected).ok()
             });
-            let mut worker = made.expect("one page is refused, not two");
+            let mut worker = made.expect("one allocation is refused, not two");
             let finished = finished.clone();
             let run = move || {
                 worker.work(12);
@@ -307,7 +307,7 @@ fn one_page_is_refused(universe: &Universe) {
     for thread in threads {
         thread.join();
     }
-    refusal::end();
+    universe.count("refused", u64::from(refusal::end()));
     let workers = std::mem::take(&mut *finished.lock().expect("nobody panicked"));
     for mut worker in workers {
         worker.verify_all(Expected::default());
@@ -318,11 +318,11 @@ fn one_page_is_refused(universe: &Universe) {
 }
 
 #[test]
-fn any_page_may_be_refused_while_a_log_is_kept() {
+fn any_allocation_may_be_refused_while_a_log_is_kept() {
     sweep!(
-        any_page_may_be_refused_while_a_log_is_kept,
-        400,
-        one_page_is_refused
+        any_allocation_may_be_refused_while_a_log_is_kept,
+        800,
+        one_allocation_is_refused
     );
 }
 

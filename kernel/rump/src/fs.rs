@@ -4,8 +4,9 @@ use crate::{Errno, WallTime};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use rumpkern::file::File as OpenFile;
+use rumpkern::kmem::{self, Room};
 use rumpkern::proc::Proc;
-use rumpkern::{curkernel, curproc, kmem};
+use rumpkern::{curkernel, curproc};
 use rumpvfs::pagecache::Patience;
 use rumpvfs::syscalls::{self, OpenFlags, Stat};
 use rumpvfs::vnode::VnodeType;
@@ -273,7 +274,7 @@ pub fn read(path: impl AsRef<[u8]>) -> Result<Vec<u8>, Errno> {
     let mut bytes = Vec::new();
     loop {
         let filled = bytes.len();
-        bytes.try_reserve(STEP).map_err(|_| Errno::ENOMEM)?;
+        bytes.room(STEP)?;
         bytes.resize(filled + STEP, 0);
         let count = file.read(&mut bytes[filled..])?;
         bytes.truncate(filled + count);

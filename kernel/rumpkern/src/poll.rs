@@ -10,7 +10,7 @@
 //! ([`FileOps::poll`](crate::file::FileOps::poll)) with none of these held.
 
 use crate::file::File;
-use crate::kmem;
+use crate::kmem::{self, Room};
 use crate::locks::{Condvar, LockClass, Mutex};
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
@@ -103,7 +103,7 @@ impl SelInfo {
     fn add(&self, knote: Weak<Knote>) -> Result<(), Errno> {
         let mut knotes = self.knotes.lock();
         knotes.retain(|other| other.strong_count() > 0);
-        knotes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        knotes.room(1)?;
         knotes.push(knote);
         Ok(())
     }
@@ -234,7 +234,7 @@ impl EventQueue {
             // Twice: a wait may have taken as many off the list to look at them.
             let room = (state.watched + 1) * 2;
             let more = room.saturating_sub(state.ready.len());
-            state.ready.try_reserve(more).map_err(|_| Errno::ENOMEM)?;
+            state.ready.room(more)?;
             state.watched += 1;
         }
         // From here on a drop of the watch undoes it.

@@ -14,16 +14,20 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// An open file for a socket. The file owns it: dropping the file closes it, also on an error here.
+    /// An open file for a socket. The file owns it: dropping the file closes it. So does an error here; a peer that is connected, whom
+    /// nobody here has answered, is told that it comes to nothing, and not that all has been said.
     ///
     /// # Errors
     /// `ENOMEM`.
     pub fn open(socket: Arc<Socket>, flags: FileFlags) -> Result<Arc<File>, Errno> {
         let doomed = socket.clone();
+        doomed.reset_on_close(true);
         let flags = flags | FileFlags::READ | FileFlags::WRITE;
         let file = kmem::try_arc(SocketFile { socket })
             .and_then(|ops| kmem::try_arc(File::new(flags, ops)));
-        file.inspect_err(|_| doomed.close())
+        let file = file.inspect_err(|_| doomed.close())?;
+        doomed.reset_on_close(false);
+        Ok(file)
     }
 
     /// The socket behind a file.

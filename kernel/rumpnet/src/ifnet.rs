@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use rumpkern::kmem::Room;
 use rumpkern::locks::RwLock;
 use rumpuser::{Errno, PAGE_SIZE};
 
@@ -331,7 +332,7 @@ impl Ifnet {
         if addresses.iter().any(|a| a.addr == address.addr) {
             return Err(Errno::EEXIST);
         }
-        if addresses.len() == MAX_ADDRESSES || addresses.try_reserve(1).is_err() {
+        if addresses.len() == MAX_ADDRESSES || addresses.room(1).is_err() {
             return Err(Errno::ENOBUFS);
         }
         addresses.push(address);

@@ -8,6 +8,7 @@ use crate::sockbuf::SbBudget;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use rumpkern::kmem::Room;
 use rumpkern::locks::RwLock;
 use rumpkern::{Class, Component};
 use rumpuser::Errno;
@@ -70,7 +71,7 @@ impl Net {
         if interfaces.iter().any(|i| i.name() == ifp.name()) {
             return Err(Errno::EEXIST);
         }
-        if interfaces.len() == MAX_INTERFACES || interfaces.try_reserve(1).is_err() {
+        if interfaces.len() == MAX_INTERFACES || interfaces.room(1).is_err() {
             return Err(Errno::ENOBUFS);
         }
         ifp.set_index(interfaces.len() as u32 + 1);

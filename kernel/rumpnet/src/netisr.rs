@@ -10,6 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::Ordering;
 use rumpkern::Kernel;
+use rumpkern::kmem::Room;
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::softint::Softint;
 use rumpuser::Errno;
@@ -52,7 +53,7 @@ impl Netisr {
     pub fn enqueue(&self, ethertype: u16, ifp: &Arc<Ifnet>, packet: Mbuf) -> Result<(), Errno> {
         {
             let mut queue = self.queue.lock();
-            if queue.len() >= IFQ_MAXLEN || queue.try_reserve(1).is_err() {
+            if queue.len() >= IFQ_MAXLEN || queue.room(1).is_err() {
                 count(&ifp.counters.iqdrops);
                 return Err(Errno::ENOBUFS);
             }

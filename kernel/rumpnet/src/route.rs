@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicU64, Ordering};
+use rumpkern::kmem::Room;
 use rumpkern::locks::RwLock;
 use rumpuser::Errno;
 
@@ -90,7 +91,7 @@ impl RouteTable {
         };
         let mut routes = self.routes.write();
         routes.retain(|r| (r.network, r.prefix_len) != (route.network, route.prefix_len));
-        if routes.len() >= MAX_ROUTES || routes.try_reserve(1).is_err() {
+        if routes.len() >= MAX_ROUTES || routes.room(1).is_err() {
             return Err(Errno::ENOBUFS);
         }
         let at = routes.partition_point(|r| r.prefix_len >= route.prefix_len);

@@ -15,6 +15,7 @@ use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+use rumpkern::kmem::Room;
 use rumpkern::uvm;
 use rumpuser::{Errno, PAGE_SIZE};
 
@@ -300,7 +301,7 @@ impl Sockbuf {
             data = data.deep_copy()?;
         }
         let full = self.records.len() >= MAX_RECORDS || data.len() > self.space();
-        if full || self.records.try_reserve(1).is_err() {
+        if full || self.records.room(1).is_err() {
             return Err(Errno::ENOBUFS);
         }
         self.cc += data.len();

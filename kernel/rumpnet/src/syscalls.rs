@@ -67,8 +67,10 @@ pub fn listen(fd: usize, backlog: usize) -> Result<(), Errno> {
 /// accept4(2): a descriptor for the connection, and the peer. `flags` may be `NONBLOCK`.
 pub fn accept(fd: usize, flags: FileFlags) -> Result<(usize, SocketAddr), Errno> {
     let (so, peer) = socket_of(fd)?.accept()?;
-    let file = SocketFile::open(so, flags)?;
-    let fd = curproc()?.fds().alloc(file)?;
+    let file = SocketFile::open(so.clone(), flags)?;
+    let fd = curproc()?.fds().alloc(file.clone());
+    // Nobody has answered the peer: it hears that it comes to nothing.
+    let fd = fd.inspect_err(|_| so.reset_on_close(true))?;
     Ok((fd, peer))
 }
 

@@ -11,6 +11,7 @@
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash};
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::Room;
 use rumpuser::Errno;
 
 const NONE: u32 = u32::MAX;
@@ -43,9 +44,7 @@ impl<K: Hash + Eq + Copy, V> LruMap<K, V> {
     pub(crate) fn with_capacity(capacity: usize, seed: HashKey) -> Result<LruMap<K, V>, Errno> {
         let capacity = capacity.clamp(1, NONE as usize - 1);
         let mut nodes = Vec::new();
-        nodes
-            .try_reserve_exact(capacity)
-            .map_err(|_| Errno::ENOMEM)?;
+        nodes.room_exact(capacity)?;
         Ok(LruMap {
             seed,
             nodes,

@@ -13,6 +13,7 @@ use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
 use core::sync::atomic::{AtomicU64, Ordering};
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::Room;
 use rumpkern::locks::Mutex;
 use rumpuser::{Errno, PAGE_SIZE};
 
@@ -108,12 +109,10 @@ impl NameCache {
             _ => (sets - sets % FIRST_PART, sets / FIRST_PART),
         };
         let mut shards = Vec::new();
-        shards
-            .try_reserve_exact(SHARDS)
-            .map_err(|_| Errno::ENOMEM)?;
+        shards.room_exact(SHARDS)?;
         for _ in 0..SHARDS {
             let mut shard = Vec::new();
-            shard.try_reserve_exact(sets).map_err(|_| Errno::ENOMEM)?;
+            shard.room_exact(sets)?;
             shard.resize(first, [FREE; WAYS]);
             shards.push(Mutex::new(shard));
         }

@@ -1,4 +1,4 @@
-//! Memory that is refused: one of the next pages, again and again. And memory that is slow to come, since somebody else has it.
+//! Memory that is refused: one of the next allocations, again and again. And memory that is slow to come, since somebody else has it.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use rump::thread::JoinHandle;
@@ -13,20 +13,21 @@ static OVER: AtomicBool = AtomicBool::new(false);
 /// The thread that takes pages.
 static HOG: Mutex<Option<JoinHandle>> = Mutex::new(None);
 
-/// Refuses pages from now on.
+/// Refuses allocations from now on.
 pub fn begin(universe: Universe, mut stream: Stream) {
     if OVER.load(Ordering::Relaxed) {
         return;
     }
-    let allocations = stream.between(1, 20);
-    universe.fault(&format!("page {allocations} from now is refused"));
+    let allocations = stream.between(1, 40);
+    universe.fault(&format!("allocation {allocations} from now is refused"));
     uvm::fail_after(allocations);
     let pause = Duration::from_micros(stream.between(100, 20_000));
     universe.after(pause, move || begin(universe, stream));
 }
 
-/// Refuses the page asked for after `allocations` others, and no more.
-pub fn once(allocations: u64) {
+/// Refuses the allocation that is `allocations` from now, and no more.
+pub fn once(universe: &Universe, allocations: u64) {
+    universe.fault(&format!("allocation {allocations} from now is refused"));
     uvm::fail_after(allocations);
 }
 
@@ -55,12 +56,13 @@ fn pause(stream: &mut Stream) {
     rump::thread::sleep(Duration::from_micros(micros));
 }
 
-/// Neither refuses nor takes any more.
-pub fn end() {
+/// Neither refuses nor takes any more. Answers whether all that was to be refused was.
+pub fn end() -> bool {
     OVER.store(true, Ordering::Relaxed);
-    uvm::fail_after(0);
+    let left = uvm::fail_after(0);
     let hog = HOG.lock().expect("nobody panicked").take();
     if let Some(hog) = hog {
         hog.join();
     }
+    left == 0
 }

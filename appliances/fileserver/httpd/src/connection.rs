@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use rump::net::TcpStream;
 use rump::{Errno, Instant, thread};
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 
 /// Bytes asked of a socket at once. Most heads fit into the first.
 const READ_STEP: usize = 1024;
@@ -427,7 +427,7 @@ impl Incoming {
                     return Err(Status::CONTENT_TOO_LARGE);
                 }
                 Sink::Text(text) => {
-                    text.try_reserve(data.len())
+                    text.room(data.len())
                         .map_err(|_| Status::SERVICE_UNAVAILABLE)?;
                     text.extend_from_slice(data);
                 }

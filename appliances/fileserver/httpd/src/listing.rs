@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use page::{FOOT, Kind, Page, Row};
 use rump::Errno;
 use rump::fs::{self, DirEntry, FileType, ReadDir};
+use rumpkern::kmem::Room;
 
 /// The most that a row takes: a name of 255 bytes twice, each byte as `%22` and as `&quot;`, and what is around them.
 const ROW: usize = 255 * (3 + 6) + 256;
@@ -239,8 +240,8 @@ impl Sorted {
         if used > SORT_MAX {
             return None;
         }
-        self.names.try_reserve(name.len()).ok()?;
-        self.entries.try_reserve(1).ok()?;
+        self.names.room(name.len()).ok()?;
+        self.entries.room(1).ok()?;
         self.entries.push(SortedEntry {
             start: self.names.len() as u32,
             length: u8::try_from(name.len()).ok()?,

@@ -5,6 +5,7 @@
 
 use alloc::string::String;
 use rump::Errno;
+use rumpkern::kmem::Room;
 
 /// What a piece has room for at first: an object of the allocator's that takes a page.
 const ROOM: usize = 4096;
@@ -27,7 +28,7 @@ impl Piece {
     /// `ENOMEM`.
     pub fn new(chunked: bool) -> Result<Piece, Errno> {
         let mut text = String::new();
-        text.try_reserve_exact(ROOM).map_err(|_| Errno::ENOMEM)?;
+        text.room_exact(ROOM)?;
         if chunked {
             text.push_str(SIZE);
         }
@@ -40,8 +41,7 @@ impl Piece {
     /// `ENOMEM`.
     pub fn room_for(&mut self, bytes: usize) -> Result<&mut String, Errno> {
         let wanted = bytes + END.len() + LAST.len();
-        let room = self.text.try_reserve_exact(wanted);
-        room.map_err(|_| Errno::ENOMEM)?;
+        self.text.room_exact(wanted)?;
         Ok(&mut self.text)
     }
 

@@ -16,6 +16,7 @@ use rump::net::{TcpListener, TcpStream};
 use rump::poll::{EventQueue, Events, Watch};
 use rump::sync::{Mutex, RwLock};
 use rump::{Errno, Instant, thread, time};
+use rumpkern::kmem::Room;
 
 /// Key of the listening socket in the event queue; clients have their slot's number.
 const LISTENER: u64 = u64::MAX;
@@ -277,7 +278,7 @@ impl Server {
         let mut ended = Vec::new();
         self.each(|slot, connection| {
             // Without memory to remember it, it is found again by the next sweep.
-            if ends(connection) && ended.try_reserve(1).is_ok() {
+            if ends(connection) && ended.room(1).is_ok() {
                 ended.push(slot);
             }
         });
@@ -318,7 +319,7 @@ impl Clients {
         let slot = match free {
             Some(slot) => slot,
             None => {
-                self.slots.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                self.slots.room(1)?;
                 self.slots.push(None);
                 self.slots.len() - 1
             }

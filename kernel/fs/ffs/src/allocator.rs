@@ -18,6 +18,7 @@ mod inodes;
 pub(crate) use inodes::generation;
 pub mod space;
 
+use rumpkern::kmem::Room;
 use rumpkern::locks::MutexGuard;
 use rumpkern::{lwp, uvm};
 use rumpuser::{Errno, PAGE_SIZE, SECTOR_SIZE};
@@ -105,8 +106,11 @@ impl<'a> Allocator<'a> {
     pub fn revoke(&mut self, address: u64, count: u32) -> Result<(), Fault> {
         let sector = self.sb.byte_of(address) / SECTOR_SIZE as u64;
         let bytes = count * self.sb.fsize;
+        // Not `Refused`: it is said in the middle of a change.
+        let at = self.sb.byte_of(address);
+        let fault = |errno| Fault::Device { at, errno };
         match &self.space()?.log {
-            Some(log) => log.revoke(sector, bytes).map_err(Fault::Refused),
+            Some(log) => log.revoke(sector, bytes).map_err(fault),
             None => Ok(()),
         }
     }
@@ -124,8 +128,8 @@ impl<'a> Allocator<'a> {
     pub(crate) fn free_for_commit(&mut self) -> Result<(), Fault> {
         self.space()?.held.sort_unstable();
         let count = self.space()?.held.len();
-        let room = self.space()?.freed.try_reserve(count);
-        room.map_err(|_| Fault::Refused(Errno::ENOMEM))?;
+        let room = self.space()?.freed.room(count);
+        room.map_err(Fault::Refused)?;
         let cache = self.device.cache().clone();
         let most = cache.most_held() + MARGIN;
         while let Some((address, count)) = self.space()?.held.pop() {

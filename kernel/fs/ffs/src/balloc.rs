@@ -147,6 +147,9 @@ impl Balloc<'_> {
         let grown = space.grow(home, from, (old, new))?;
         if grown.moved {
             self.copy(from, grown.address, old).inspect_err(|_| {
+                // What could not be written stays dirty, and would be written over what comes to lie there.
+                self.invalidate(from, old);
+                self.invalidate(grown.address, old);
                 // Nothing points to it: it stays taken only until a check, if this fails, too.
                 let _ = space.free(grown.address, new);
             })?;
@@ -161,6 +164,13 @@ impl Balloc<'_> {
                 to: grown.address,
             }),
         })
+    }
+
+    /// What the buffer cache has of these fragments is nothing any more.
+    fn invalidate(&self, address: u64, count: u32) {
+        let sector = self.sb.byte_of(address) / SECTOR_SIZE as u64;
+        let bytes = (count * self.sb.fsize) as usize;
+        self.device.invalidate(sector, bytes);
     }
 
     /// Copies `count` fragments on the disk; the copy is stable then. Buffers of both places are left behind.
@@ -265,6 +275,7 @@ impl Balloc<'_> {
                 .getblk(at / SECTOR_SIZE as u64, PIECE)
                 .and_then(BufMut::bwrite_in_place);
             if let Err(errno) = written {
+                self.invalidate(address, sb.frag);
                 let _ = space.free(address, sb.frag);
                 return Err(Fault::Device { at, errno });
             }
@@ -322,6 +333,7 @@ impl Balloc<'_> {
         self.put(table, index, places.clone()).inspect_err(|_| {
             for place in places {
                 // Nothing points to it: it stays taken only until a check, if this fails, too.
+                self.invalidate(place, frag);
                 let _ = space.free(place, frag);
             }
         })

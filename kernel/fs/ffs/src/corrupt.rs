@@ -161,6 +161,14 @@ impl Fault {
             volume,
         }
     }
+
+    /// Whether it was for want of memory, which there may be another time.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        let (Fault::Refused(errno) | Fault::Device { errno, .. }) = self else {
+            return false;
+        };
+        *errno == Errno::ENOMEM
+    }
 }
 
 impl Corrupt {

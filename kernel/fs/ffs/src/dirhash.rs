@@ -25,9 +25,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::Mutex;
 use rumpkern::uvm::{self, Alloc, Drain, Frame};
-use rumpkern::{kmem, lwp, random};
+use rumpkern::{lwp, random};
 use rumpuser::{Errno, PAGE_SIZE};
 
 use crate::corrupt::EntryFault;
@@ -71,7 +72,7 @@ fn without_waiting<T, E>(
 
 /// Room for `more` in `vec`, without waiting for it.
 fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<(), NoMemory> {
-    without_waiting(1, || vec.try_reserve(more))
+    without_waiting(1, || vec.room(more))
 }
 
 /// Bytes in pages of the budget.

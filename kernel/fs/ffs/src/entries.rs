@@ -256,7 +256,9 @@ impl Directory<'_> {
             Place::Moved(moved) => Some(moved),
             Place::Had | Place::New | Place::Longer(_) => None,
         };
-        let filled = self.fill_last(wait, before, fill);
+        // While it can still fail.
+        let revoked = moved.map_or(Ok(()), |moved| space.revoke(moved.from, moved.old));
+        let filled = revoked.and_then(|()| self.fill_last(wait, before, fill));
         let stored = filled.and_then(|unit| match moved {
             // Its old place is about to be somebody else's.
             Some(_) => self.inode.store(sb, device, Wait::Stable),
@@ -270,7 +272,6 @@ impl Directory<'_> {
         if let Some(moved) = moved {
             barrier(device, sb.byte_of(moved.from))?;
             self.volume.invalidate(moved.from, moved.old);
-            space.revoke(moved.from, moved.old)?;
             space.free_moved(moved.from, moved.old)?;
         }
         Ok(())

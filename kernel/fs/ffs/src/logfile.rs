@@ -82,7 +82,12 @@ impl Volume {
             block_size: sector,
             ino,
         };
-        self.or_unclean(self.name_journal(Some(journal)))?;
+        let named = self.name_journal(Some(journal));
+        match ino {
+            // The volume is whole, whatever the superblock says of what lies behind it.
+            0 => named?,
+            _ => self.or_unclean(named)?,
+        }
         log::info!(
             "ffs: {}: a log of {} KiB was made",
             self.device.name(),

@@ -34,7 +34,7 @@
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::Mutex;
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::vnode::{Vnode, Wait};
@@ -153,8 +153,7 @@ impl Volume {
             return Ok(());
         }
         let mut fresh = self.logging.fresh.lock();
-        let room = fresh.try_reserve(1);
-        room.map_err(|_| Fault::Refused(Errno::ENOMEM))?;
+        fresh.room(1).map_err(Fault::Refused)?;
         if node.set_fresh(true) {
             fresh.push(Arc::downgrade(vnode));
         }
@@ -274,13 +273,8 @@ impl Volume {
         while let Some(orphan) = log.first_orphan() {
             match self.free_orphan(&orphan) {
                 Ok(()) => {}
-                Err(
-                    fault @ (Fault::Refused(_)
-                    | Fault::Device {
-                        errno: Errno::ENOMEM,
-                        ..
-                    }),
-                ) => return Err(fault),
+                Err(fault @ Fault::Refused(_)) => return Err(fault),
+                Err(fault) if fault.is_of_memory() => return Err(fault),
                 Err(fault) => {
                     self.left_taken(orphan.ino, fault);
                     log.unregister_inode(orphan.ino);

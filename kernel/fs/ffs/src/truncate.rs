@@ -83,6 +83,8 @@ impl<'a> Truncate<'a> {
         size: u64,
     ) -> Result<(), Fault> {
         let sb = self.sb;
+        // While it can still fail.
+        space.make_room(PIECE_BLOCKS as usize + 2 * UFS_NIADDR)?;
         let old = inode.clone();
         inode.size = size;
         let keep = size.div_ceil(u64::from(sb.bsize));
@@ -101,7 +103,6 @@ impl<'a> Truncate<'a> {
         if was_direct.iter().chain(&was_indirect).all(|at| *at == 0) {
             return self.store(inode, Wait::Started);
         }
-        space.make_room(PIECE_BLOCKS as usize + 2 * UFS_NIADDR)?;
         self.store(inode, Wait::Started)?;
         for (level, (address, first)) in was_indirect.into_iter().zip(firsts(sb)).enumerate() {
             let kept = keep.saturating_sub(first);

@@ -51,6 +51,8 @@ pub struct Volume {
     needs_check: AtomicBool,
     /// The disk says that it is in use for writing.
     says_in_use: AtomicBool,
+    /// It may say so: writing it was begun.
+    may_say_in_use: AtomicBool,
     /// The log that was left behind, as long as the disk is not as it says.
     pub(crate) replay: Mutex<Option<Arc<Replay>>>,
     /// Files in use that have no name any more.
@@ -74,6 +76,7 @@ impl Volume {
             leaves_clean: AtomicBool::new(false),
             needs_check: AtomicBool::new(false),
             says_in_use: AtomicBool::new(false),
+            may_say_in_use: AtomicBool::new(false),
             replay: Mutex::new(None),
             nameless: AtomicUsize::new(0),
             hashes: Hashes::new().ok(),
@@ -128,6 +131,8 @@ impl Volume {
             && !self.says_in_use.load(Ordering::Acquire)
         {
             let buf = space.store(&self.sb, &self.device, self.clean_in_use())?;
+            // Also if it fails: then it stays dirty, and is tried again.
+            self.may_say_in_use.store(true, Ordering::Release);
             buf.bwrite().map_err(fault)?;
             self.device.flush(Wait::Stable).map_err(fault)?;
             self.says_in_use.store(true, Ordering::Release);
@@ -144,8 +149,15 @@ impl Volume {
     pub fn allocator(&self) -> Result<Allocator<'_>, Fault> {
         let mut space = Allocator::new(&self.sb, &self.device, self.space.lock())?;
         while let Some((ino, is_directory)) = self.take_orphan() {
-            space.free_inode(ino, is_directory)?;
-            self.unregister(ino);
+            match space.free_inode(ino, is_directory) {
+                Ok(()) => self.unregister(ino),
+                // Whoever asks may do without that group.
+                Err(fault) if fault.is_of_memory() => {
+                    self.free_inode_later(ino, is_directory);
+                    break;
+                }
+                Err(fault) => return Err(fault),
+            }
         }
         Ok(space)
     }
@@ -155,25 +167,31 @@ impl Volume {
     }
 
     /// Frees the number of a file that is erased, whose vnode nobody finds any more. The page daemon
-    /// may be who asks: then somebody else does it later.
+    /// may be who asks, or there may be no memory: then somebody else does it later.
     pub(crate) fn release(&self, ino: u32, is_directory: bool) {
         if lwp::memory_use() == Some(MemoryUse::Reserve) {
-            let mut orphans = self.orphans.lock();
-            match orphans.iter_mut().find(|place| place.is_none()) {
-                Some(place) => *place = Some((ino, is_directory)),
-                None => {
-                    log::warn!(
-                        "ffs: {}: inode {ino} stays taken until the volume is checked",
-                        self.device.name()
-                    );
-                    self.leave_unclean();
-                }
-            }
-            return;
+            return self.free_inode_later(ino, is_directory);
         }
-        let freed = self.operate(cost::RELEASE, || self.free_inode(ino, is_directory));
-        // It was logged; the inode stays taken until a check.
-        let _ = self.changed(freed);
+        match self.operate(cost::RELEASE, || self.free_inode(ino, is_directory)) {
+            Err(fault) if fault.is_of_memory() => self.free_inode_later(ino, is_directory),
+            // It was logged; the inode stays taken until a check.
+            freed => drop(self.changed(freed)),
+        }
+    }
+
+    /// Leaves the number of a file that is erased to the next who allocates or frees something.
+    fn free_inode_later(&self, ino: u32, is_directory: bool) {
+        let mut orphans = self.orphans.lock();
+        match orphans.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some((ino, is_directory)),
+            None => {
+                log::warn!(
+                    "ffs: {}: inode {ino} stays taken until the volume is checked",
+                    self.device.name()
+                );
+                self.leave_unclean();
+            }
+        }
     }
 
     /// Frees the number of a file that is erased, within an operation.
@@ -289,6 +307,7 @@ impl Volume {
         *space = Some(Space::load(&self.sb, &self.device)?);
         drop(space);
         self.says_in_use.store(false, Ordering::Release);
+        self.may_say_in_use.store(false, Ordering::Release);
         self.writable.store(true, Ordering::Release);
         let opened = self.take_over(replayed.as_deref(), keeps_log);
         if opened.is_err() {
@@ -331,6 +350,7 @@ impl Volume {
 
     /// The disk says that it is in use.
     pub(crate) fn says_in_use(&self) {
+        self.may_say_in_use.store(true, Ordering::Release);
         self.says_in_use.store(true, Ordering::Release);
     }
 
@@ -372,7 +392,7 @@ impl Volume {
         if !self.is_writable() {
             return Ok(());
         }
-        if !self.says_in_use.load(Ordering::Acquire) {
+        if !self.may_say_in_use.load(Ordering::Acquire) {
             self.writable.store(false, Ordering::Release);
             *self.space.lock() = None;
             return Ok(());
@@ -381,6 +401,9 @@ impl Volume {
         self.allocator()?.finish()?;
         let at = self.sb.location;
         let fault = |errno| Fault::Device { at, errno };
+        if self.orphans.lock().iter().any(Option::is_some) {
+            return Err(fault(Errno::ENOMEM));
+        }
         let mut space = self.space.lock();
         let Some(loaded) = space.as_mut() else {
             return Ok(());

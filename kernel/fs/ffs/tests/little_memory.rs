@@ -33,7 +33,7 @@ fn a_page_that_a_directory_hash_is_refused_is_taken_from_the_pages_of_files() {
         let linked = rig.vfs.link(&rig.proc, b"/large", name.as_bytes());
         linked.expect("linked");
     }
-    for refused in 1..20 {
+    for refused in 1..40 {
         rig.unmount();
         rig.mount("").expect("it can be mounted");
         // Pages that were used once, and are clean.
@@ -47,7 +47,11 @@ fn a_page_that_a_directory_hash_is_refused_is_taken_from_the_pages_of_files() {
         uvm::fail_after(refused);
         let found = open("/d/none", OpenFlags::READ).err();
         uvm::fail_after(0);
-        assert_eq!(found, Some(Errno::ENOENT));
+        // What is refused may be the look-up's own, before the directory is read at all.
+        assert!(
+            matches!(found, Some(Errno::ENOENT | Errno::ENOMEM)),
+            "{found:?}"
+        );
         let before = rig.vfs.bufs().stats();
         for n in 0..LOOKUPS {
             let found = open(&format!("/d/none-{n}"), OpenFlags::READ).err();
@@ -56,7 +60,10 @@ fn a_page_that_a_directory_hash_is_refused_is_taken_from_the_pages_of_files() {
         let after = rig.vfs.bufs().stats();
         let looks = after.hits + after.misses - before.hits - before.misses;
         // To read the directory takes one for each of its blocks at least, which are more than four.
-        assert!(looks < LOOKUPS * 4, "{looks} looks, page {refused} refused");
+        assert!(
+            looks < LOOKUPS * 4,
+            "{looks} looks, allocation {refused} refused"
+        );
     }
     rig.finish("a large directory");
 }

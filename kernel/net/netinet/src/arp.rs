@@ -12,6 +12,7 @@ use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 use hashbrown::HashMap;
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::time;
 use rumpnet::ifnet::{Ifnet, Link, count};
@@ -247,7 +248,7 @@ impl Arp {
             if now.saturating_since(entry.asked) < RETRY {
                 continue;
             }
-            if ask.try_reserve(1).is_ok() {
+            if ask.room(1).is_ok() {
                 *tries += 1;
                 entry.asked = now;
                 ask.push((entry.ifp.clone(), *ip));
@@ -275,7 +276,8 @@ fn insert(entries: &mut HashMap<Key, Entry, HashKey>, key: Key, entry: Entry) ->
             entries.remove(&oldest);
         }
     }
-    if entries.try_reserve(1).is_err() {
+    let spare = entries.capacity() - entries.len();
+    if kmem::room_by(spare, 1, || entries.try_reserve(1)).is_err() {
         return false;
     }
     entries.insert(key, entry);

@@ -3,6 +3,7 @@
 use crate::ETHER_HDR_LEN;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use rumpkern::kmem::Room;
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::uvm::dma::{PacketQueue, TxPiece};
 use rumpnet::mbuf::{Mbuf, MbufFlags, PktHdr, Storage};
@@ -145,7 +146,7 @@ impl State {
         if sent != Err(Errno::EAGAIN) {
             return sent;
         }
-        if self.waiting.len() >= most_waiting || self.waiting.try_reserve(1).is_err() {
+        if self.waiting.len() >= most_waiting || self.waiting.room(1).is_err() {
             return Err(Errno::ENOBUFS);
         }
         frame.pkthdr.flags.remove(MbufFlags::M_MORE);
@@ -157,7 +158,7 @@ impl State {
     fn send(&mut self, queue: &PacketQueue, frame: &Mbuf) -> Result<(), Errno> {
         let offload = offload_of(&frame.pkthdr)?;
         self.pieces.clear();
-        let room = self.pieces.try_reserve(frame.piece_count());
+        let room = self.pieces.room(frame.piece_count());
         room.map_err(|_| Errno::ENOBUFS)?;
         let pieces = frame.pieces().filter(|piece| !piece.is_empty());
         self.pieces.extend(pieces.map(|piece| {

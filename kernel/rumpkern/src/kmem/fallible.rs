@@ -1,7 +1,13 @@
 //! Allocations that may be refused: for what an input decides the size or number of.
+//!
+//! All of them come through here, whatever the program's global allocator is. So a test can have any of them refused on every host
+//! ([`fail_after`](crate::uvm::fail_after)): those that take memory are counted, those that find room that is there are not.
 
+use crate::uvm;
 use alloc::alloc::{alloc, dealloc};
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::alloc::Layout;
@@ -9,13 +15,81 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
 use rumpuser::Errno;
 
+/// Collections that can be made to have room beforehand, so that adding to them takes no memory.
+pub trait Room {
+    /// Sees to it that there is room for `more` elements, or bytes of text; and for some beyond, if it takes memory.
+    ///
+    /// # Errors
+    /// `ENOMEM`; nothing has changed then.
+    fn room(&mut self, more: usize) -> Result<(), Errno>;
+
+    /// As [`Room::room`], with nothing beyond: for what does not grow any more.
+    ///
+    /// # Errors
+    /// `ENOMEM`; nothing has changed then.
+    fn room_exact(&mut self, more: usize) -> Result<(), Errno>;
+}
+
+/// What the collections of `alloc` have in common but for a trait.
+macro_rules! has_room {
+    ($collection:ty $(, $element:ident)?) => {
+        impl $(<$element>)? Room for $collection {
+            #[inline]
+            fn room(&mut self, more: usize) -> Result<(), Errno> {
+                let spare = self.capacity() - self.len();
+                room_by(spare, more, || self.try_reserve(more))
+            }
+
+            #[inline]
+            fn room_exact(&mut self, more: usize) -> Result<(), Errno> {
+                let spare = self.capacity() - self.len();
+                room_by(spare, more, || self.try_reserve_exact(more))
+            }
+        }
+    };
+}
+
+has_room!(Vec<T>, T);
+has_room!(VecDeque<T>, T);
+has_room!(String);
+
+/// For collections that are not `alloc`'s, what [`Room::room`] is for those that are: unless their `spare` room is enough for `more`,
+/// `reserve` asks the allocator.
+///
+/// # Errors
+/// `ENOMEM` for whatever `reserve` answers.
+#[inline]
+pub fn room_by<E>(
+    spare: usize,
+    more: usize,
+    reserve: impl FnOnce() -> Result<(), E>,
+) -> Result<(), Errno> {
+    if more <= spare {
+        return Ok(());
+    }
+    granted()?;
+    reserve().map_err(|_| Errno::ENOMEM)
+}
+
+/// Whether a test lets this allocation be made.
+#[inline]
+fn granted() -> Result<(), Errno> {
+    match uvm::injected_failure() {
+        true => {
+            log::error!("DEBUG refused at {}", core::panic::Location::caller());
+            Err(Errno::ENOMEM)
+        }
+        false => Ok(()),
+    }
+}
+
 /// An empty vector with room for `capacity`.
 ///
 /// # Errors
 /// `ENOMEM`.
 pub fn try_vec<T>(capacity: usize) -> Result<Vec<T>, Errno> {
     let mut vec = Vec::new();
-    vec.try_reserve_exact(capacity).map_err(|_| Errno::ENOMEM)?;
+    vec.room_exact(capacity)?;
     Ok(vec)
 }
 
@@ -59,6 +133,7 @@ pub fn try_arc<T>(value: T) -> Result<Arc<T>, Errno> {
 /// A block of the global allocator's; the size is not 0.
 fn allocated(layout: Layout) -> Result<NonNull<u8>, Errno> {
     debug_assert!(layout.size() > 0);
+    granted()?;
     // SAFETY: the size is not 0: callers see to it.
     let at = unsafe { alloc(layout) };
     NonNull::new(at).ok_or(Errno::ENOMEM)

@@ -13,7 +13,7 @@
 //!
 //! An allocation by an lwp waits for the pagedaemon when memory is short (see `uvm/limit.rs`). It fails
 //! only if the request can never be met, or the thread must not wait. For what an input can make
-//! arbitrarily large or many, use [`try_vec`], [`try_box`], [`try_arc`]: a refusal is then an `Errno`.
+//! arbitrarily large or many, use [`try_vec`], [`try_box`], [`try_arc`], [`Room`]: a refusal is then an `Errno`.
 
 #![allow(unsafe_code)]
 
@@ -21,7 +21,7 @@ mod classes;
 mod fallible;
 mod stats;
 
-pub use fallible::{Run, try_arc, try_box, try_vec};
+pub use fallible::{Room, Run, room_by, try_arc, try_box, try_vec};
 pub(crate) use stats::counters;
 pub use stats::{ClassStats, KmemStats, class_stats, stats};
 

@@ -400,14 +400,17 @@ pub(super) fn wake_all_waiters(give_up: bool) {
     }
 }
 
-/// For tests: lets `allocations` more page allocations through, and refuses the one after.
-/// 0 refuses none.
-pub fn fail_after(allocations: u64) {
-    FAIL_AFTER.store(allocations, Ordering::Relaxed);
+/// For tests: the `allocations`th from now on is refused, once; 0 refuses none. Counted are those of pages, and those of kmem that may be
+/// refused: [`Room`](crate::kmem::Room), [`try_vec`](crate::kmem::try_vec) and their like, if they take memory. (Where kmem is the
+/// program's allocator one of these may count twice: itself, and the page that its slab needs.) Allocations that nobody can refuse
+/// are not. Answers what was left of the last such wish: 0 if it has come true.
+pub fn fail_after(allocations: u64) -> u64 {
+    FAIL_AFTER.swap(allocations, Ordering::Relaxed)
 }
 
+/// Whether a test has the allocation that asks refused.
 #[inline]
-fn injected_failure() -> bool {
+pub(crate) fn injected_failure() -> bool {
     FAIL_AFTER.load(Ordering::Relaxed) != 0 && FAIL_AFTER.fetch_sub(1, Ordering::Relaxed) == 1
 }
 

@@ -24,7 +24,7 @@ pub use limit::{MINIMUM_LIMIT_BYTES, Marks, fail_after, marks, plenty, short};
 pub use page::{Alloc, Frame, PageBytes};
 pub use pagedaemon::{Drain, Pageout, Transit, pageout_started, recycle, register_drain};
 
-pub(crate) use limit::{Purpose, extend, give_pages, take_pages};
+pub(crate) use limit::{Purpose, extend, give_pages, injected_failure, take_pages};
 pub(crate) use page::{KIND_LARGE, KIND_SLAB, KIND_SLAB_TAIL, NIL, PhysMem, VmPage, physmem};
 pub(crate) use pagedaemon::start as start_pagedaemon;
 

@@ -3,6 +3,7 @@
 use super::storage::Piece;
 use alloc::collections::VecDeque;
 use core::array;
+use rumpkern::kmem::Room;
 use rumpuser::Errno;
 
 /// Pieces that fit in place: headers, and data that straddles a page.
@@ -62,13 +63,13 @@ impl Pieces {
             Pieces::Inline { slots, len } => {
                 let mut queue = VecDeque::new();
                 queue
-                    .try_reserve((*len + more).max(2 * INLINE))
+                    .room((*len + more).max(2 * INLINE))
                     .map_err(|_| Errno::ENOBUFS)?;
                 queue.extend(slots.iter_mut().filter_map(Option::take));
                 *self = Pieces::Heap(queue);
                 Ok(())
             }
-            Pieces::Heap(queue) => queue.try_reserve(more).map_err(|_| Errno::ENOBUFS),
+            Pieces::Heap(queue) => queue.room(more).map_err(|_| Errno::ENOBUFS),
         }
     }
 

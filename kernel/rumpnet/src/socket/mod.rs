@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{Condvar, LockClass, Mutex, MutexGuard, OnceLock, WaitResult};
 use rumpkern::poll::{Events, SelInfo};
 use rumpuser::{Errno, Instant};
@@ -104,6 +104,8 @@ pub struct SocketData {
     /// What is to be sent.
     pub snd: Sockbuf,
     nonblocking: bool,
+    /// Closing drops the connection.
+    resets: bool,
     listen: Option<Listen>,
     /// The listening socket that it waits in a queue of.
     head: Option<Weak<Socket>>,
@@ -155,6 +157,7 @@ impl SocketData {
             rcv: Sockbuf::new(budget.clone(), 1),
             snd: Sockbuf::new(budget.clone(), 2048),
             nonblocking: false,
+            resets: false,
             listen: None,
             head: None,
         }
@@ -383,8 +386,8 @@ impl Socket {
             Some(listen) if room => {
                 // Room in both queues now: moving from one to the other must not fail.
                 let waiting = listen.incomplete.len() + 1;
-                let reserved = listen.incomplete.try_reserve(1);
-                match reserved.and(listen.complete.try_reserve(waiting)) {
+                let reserved = listen.incomplete.room(1);
+                match reserved.and(listen.complete.room(waiting)) {
                     Ok(()) => None,
                     Err(_) => Some(Errno::ENOBUFS),
                 }

@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 use rumpkern::time;
 use rumpuser::Errno;
 
@@ -169,6 +170,12 @@ impl Socket {
         }
     }
 
+    /// Whether closing it drops its connection from now on, as with `SO_LINGER` and no time: the peer must not take what it
+    /// got for all there is.
+    pub fn reset_on_close(&self, resets: bool) {
+        self.lock().resets = resets;
+    }
+
     /// Closes it (soclose). With `SO_LINGER` and a time, waits so long for unsent data; with
     /// `SO_LINGER` and no time, drops the connection. The socket is of no use afterwards.
     pub fn close(self: &Arc<Self>) {
@@ -198,6 +205,11 @@ impl Socket {
             .options
             .contains(SoOptions::SO_LINGER)
             .then_some(so.linger);
+        let linger = if so.resets {
+            Some(Duration::ZERO)
+        } else {
+            linger
+        };
         drop(so);
         if connected {
             if linger.is_some_and(|time| time.is_zero()) {

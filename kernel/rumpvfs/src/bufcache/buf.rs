@@ -288,7 +288,7 @@ impl Devvp {
         let Some(entry) = state.table.peek_mut(&place.key) else {
             return Taken::NoSpare;
         };
-        if entry.dirty && !entry.failed && entry.rank < after {
+        if entry.dirty && entry.failed.is_none() && entry.rank < after {
             return Taken::Early(entry.rank);
         }
         // It may be longer than what is asked for: all of it is taken, and written.
@@ -341,7 +341,7 @@ impl Devvp {
     /// Writes every dirty buffer of the device, and the device's own cache.
     ///
     /// # Errors
-    /// `EIO` if something could not be written.
+    /// Why something could not be written: `EIO` and the like, `ENOMEM`.
     pub fn flush(&self, wait: Wait) -> Result<(), Errno> {
         self.cache.flush(&self.device, wait)?;
         match wait {
@@ -418,7 +418,7 @@ impl BufMut {
     /// Writes it, and waits until the device has it; if writes are held, that is left to the transaction.
     ///
     /// # Errors
-    /// `EIO`; the buffer stays dirty, and later flushes try again.
+    /// `EIO`, `ENOMEM`; the buffer stays dirty, and later flushes try again.
     pub fn bwrite(mut self) -> Result<(), Errno> {
         self.hold();
         self.bwrite_in_place()
@@ -450,10 +450,8 @@ impl BufMut {
             cache.write_ranks(&self.devvp.device, rank);
         }
         let state = cache.state.lock();
-        match state.table.peek(&key) {
-            Some(entry) if entry.failed => Err(Errno::EIO),
-            _ => Ok(()),
-        }
+        let failed = state.table.peek(&key).and_then(|entry| entry.failed);
+        failed.map_or(Ok(()), Err)
     }
 
     /// It is written later. If more than half of all buffers are dirty then, the writing of the oldest is started.

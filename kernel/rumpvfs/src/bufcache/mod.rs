@@ -13,7 +13,7 @@
 //! had, because all are being read or written, a reader reads past the cache.
 //!
 //! A buffer that cannot be written stays dirty, for what it holds is nowhere else: flushes try again, and answer
-//! `EIO` as long as there is one. When such buffers are all that is left, others can be read, past the cache, but not
+//! the reason (`EIO`, `ENOMEM`) as long as there is one. When such buffers are all that is left, others can be read, past the cache, but not
 //! changed.
 //!
 //! # Order
@@ -89,8 +89,8 @@ struct Entry {
     frame: Option<Frame>,
     /// The disk does not have these contents yet.
     dirty: bool,
-    /// The last attempt to write it failed.
-    failed: bool,
+    /// Why the last attempt to write it failed.
+    failed: Option<Errno>,
     /// It is part of a transaction that is not on the disk yet; then it does not count as dirty.
     held: bool,
     /// The device, as long as it has to be written.
@@ -137,7 +137,7 @@ impl State {
 impl Entry {
     /// Whether it can make room for another.
     fn may_go(&self) -> bool {
-        self.frame.is_some() && !self.failed && !self.held
+        self.frame.is_some() && self.failed.is_none() && !self.held
     }
 }
 
@@ -186,8 +186,8 @@ enum Settled {
     Clean,
     /// The disk is to have them, not before those of lower ranks than this one.
     Dirty(Arc<dyn BlockIo>, u64),
-    /// The disk did not take them.
-    Failed(Arc<dyn BlockIo>),
+    /// The disk did not take them, or there was no memory to ask it.
+    Failed(Arc<dyn BlockIo>, Errno),
     /// The disk is to have them once a transaction is there.
     Held(Arc<dyn BlockIo>),
 }
@@ -197,7 +197,7 @@ impl Settled {
     fn after(result: Result<(), Errno>, device: Arc<dyn BlockIo>) -> Settled {
         match result {
             Ok(()) => Settled::Clean,
-            Err(_) => Settled::Failed(device),
+            Err(errno) => Settled::Failed(device, errno),
         }
     }
 }
@@ -256,7 +256,11 @@ impl BufCache {
             buffers: state.table.len(),
             capacity: self.capacity,
             dirty: state.dirty,
-            failed: state.table.oldest_first().filter(|it| it.1.failed).count(),
+            failed: state
+                .table
+                .oldest_first()
+                .filter(|it| it.1.failed.is_some())
+                .count(),
             held: state.held,
         }
     }
@@ -290,7 +294,7 @@ impl BufCache {
                         return Found::Error(Errno::EBUSY);
                     }
                     let before = match state.table.peek(&key) {
-                        Some(entry) if entry.dirty && !entry.failed => {
+                        Some(entry) if entry.dirty && entry.failed.is_none() => {
                             entry.device.clone().zip(Some(entry.rank))
                         }
                         _ => None,
@@ -314,7 +318,7 @@ impl BufCache {
                 bytes,
                 frame: None,
                 dirty: false,
-                failed: false,
+                failed: None,
                 held: false,
                 device: None,
                 // It was here before, perhaps.
@@ -407,7 +411,7 @@ impl BufCache {
             match how {
                 Settled::Same => {}
                 Settled::Clean => {
-                    (entry.dirty, entry.failed) = (false, false);
+                    (entry.dirty, entry.failed) = (false, None);
                     entry.device = None;
                 }
                 Settled::Dirty(device, after) => {
@@ -418,12 +422,12 @@ impl BufCache {
                     entry.dirty = true;
                     entry.device = Some(device);
                 }
-                Settled::Failed(device) => {
-                    (entry.dirty, entry.failed) = (true, true);
+                Settled::Failed(device, errno) => {
+                    (entry.dirty, entry.failed) = (true, Some(errno));
                     entry.device = Some(device);
                 }
                 Settled::Held(device) => {
-                    (entry.dirty, entry.failed, entry.held) = (false, false, true);
+                    (entry.dirty, entry.failed, entry.held) = (false, None, true);
                     entry.device = Some(device);
                 }
             }

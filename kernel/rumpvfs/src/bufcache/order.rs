@@ -179,7 +179,8 @@ impl State {
         let dev = device.dev();
         if turn.lower.is_some_and(|lower| lower != self.lower) {
             let mut entries = self.table.oldest_first();
-            let is_lower = |entry: &Entry| entry.dirty && !entry.failed && entry.rank < turn.rank;
+            let is_lower =
+                |entry: &Entry| entry.dirty && entry.failed.is_none() && entry.rank < turn.rank;
             if entries.any(|(key, entry)| key.0 == dev && is_lower(entry)) {
                 return Err(Overtaken);
             }
@@ -292,7 +293,12 @@ impl BufCache {
         let few = (self.capacity / 4).clamp(1, BATCH);
         for look in 0..=LOOKS {
             let mut state = self.state.lock();
-            let found = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(few));
+            let found = state.next(
+                device.dev(),
+                u64::MAX,
+                |entry| entry.failed.is_some(),
+                Some(few),
+            );
             let Next::Write(batch, mut turn) = found else {
                 state.stuck = true;
                 return;
@@ -315,7 +321,12 @@ impl BufCache {
         if state.others() < self.capacity || state.table.oldest_first().any(is_clean) {
             return state;
         }
-        let next = state.next(device.dev(), u64::MAX, |entry| entry.failed, Some(1));
+        let next = state.next(
+            device.dev(),
+            u64::MAX,
+            |entry| entry.failed.is_some(),
+            Some(1),
+        );
         match matches!(next, Next::Busy) || state.writing > 0 {
             true => self.settled.wait(state),
             false => state,
@@ -366,11 +377,11 @@ impl BufCache {
         while state.writing > 0 {
             state = self.settled.wait(state);
         }
-        let failed = state
-            .table
-            .oldest_first()
-            .any(|(key, entry)| key.0 == device.dev() && entry.failed);
-        if failed { Err(Errno::EIO) } else { Ok(()) }
+        let own = |(key, entry): (&Key, &Entry)| entry.failed.filter(|_| key.0 == device.dev());
+        let failed = state.table.oldest_first().filter_map(own);
+        // What the disk says is worse than that there was no memory.
+        let worst = failed.reduce(|one, other| if one == Errno::ENOMEM { other } else { one });
+        worst.map_or(Ok(()), Err)
     }
 
     /// Starts writing all dirty buffers of `device` that are of the lowest rank, as they all are where a log orders them, and not
@@ -424,7 +435,7 @@ fn take_ranked(state: &mut MutexGuard<'_, State>, key: Key, turn: &Turn) -> Opti
 
 /// Those that flush number `flush` could not write.
 fn given_up(flush: u64) -> impl Fn(&Entry) -> bool {
-    move |entry| entry.failed && entry.tried == flush
+    move |entry| entry.failed.is_some() && entry.tried == flush
 }
 
 fn end_of(writing: &Writing) -> Key {

@@ -9,7 +9,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpuser::Errno;
 
 const LEAF_BITS: u32 = 4;
@@ -80,7 +80,7 @@ impl<P> Spare<P> {
     /// Sees to it that there are `count`.
     pub(super) fn fill(&mut self, count: usize) -> Result<(), Errno> {
         let missing = count.saturating_sub(self.0.len());
-        self.0.try_reserve(missing).map_err(|_| Errno::ENOMEM)?;
+        self.0.room(missing)?;
         for _ in 0..missing {
             self.0.push(kmem::try_box(Level::empty_leaf())?);
         }

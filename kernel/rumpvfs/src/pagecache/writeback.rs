@@ -5,6 +5,8 @@
 //! allocation and takes no lock but the ones inside `bmap`. A page on its way out is busy, and
 //! stays readable: the device reads the very frame that the cache holds.
 //!
+//! If there is no memory to start a write, the pages stay dirty, and only who waits for it is told.
+//!
 //! If a write fails, the pages stay dirty, the log says so, and the next who asks for the file to be
 //! stable gets the error, as does whoever writes to the file before it could be made stable. The syncer, fsync
 //! and sync try again; the pagedaemon does not. So that memory is not used up by pages that can never be
@@ -67,6 +69,11 @@ impl Vnode {
     /// # Errors
     /// The first error of a write since the last call that waited.
     pub fn flush_pages(self: &Arc<Self>, wait: Wait) -> Result<(), Errno> {
+        if wait == Wait::Stable {
+            // What there was no memory for is tried now.
+            let mut state = self.page_state();
+            state.write_error.take_if(|errno| *errno == Errno::ENOMEM);
+        }
         self.start_pages()?;
         if wait == Wait::Started {
             return Ok(());
@@ -215,8 +222,10 @@ impl Vnode {
         result: Result<(), Errno>,
         pageout: Option<Pageout>,
     ) {
-        // Where the pages lie could not be said without waiting: the page daemon comes again.
-        let failed = result.err().filter(|errno| *errno != Errno::EDEADLK);
+        // Where the pages lie could not be said without waiting, or there was no memory to start: the disk took nothing amiss, and
+        // the page daemon or the syncer comes again.
+        let untried = matches!(result, Err(Errno::EDEADLK | Errno::ENOMEM));
+        let failed = result.err().filter(|_| !untried);
         if let Some(errno) = failed {
             PageCacheStats::add(&self.mount().page_stats().write_errors, 1);
             log::error!("{self:?}: pages {pages:?} could not be written: {errno}");
@@ -226,6 +235,9 @@ impl Vnode {
         state.writing -= (pages.end - pages.start) as usize;
         if failed.is_some() {
             state.write_error = failed;
+        } else if result == Err(Errno::ENOMEM) {
+            // For those who wait.
+            state.write_error.get_or_insert(Errno::ENOMEM);
         }
         for index in pages.clone() {
             let gives_up = failed.is_some() && !self.keep_failed(&mut state, index);

@@ -68,7 +68,7 @@ impl Vfs {
         let Place { dir, name, .. } = place(dir, name)?;
         match new.vtype {
             VnodeType::Lnk => Err(Errno::EINVAL),
-            VnodeType::Dir => self.make(cred, &dir, &name, || dir.ops().mkdir(&dir, &name, new)),
+            VnodeType::Dir => self.make(cred, &dir, &name, || dir.ops().mkdir(&dir, &name, new))?,
             _ => self.create(cred, &dir, &name, new),
         }
     }
@@ -93,7 +93,7 @@ impl Vfs {
         }
         self.make(cred, &dir, &name, || {
             dir.ops().symlink(&dir, &name, new, target)
-        })
+        })?
     }
 
     /// Gives `file` one more name.

@@ -12,6 +12,7 @@ use crate::vfs::Vfs;
 use crate::vnode::{InodeNumber, NewFile, Rename, S_ISVTX, UF_APPEND, Vattr, VnodeRef, VnodeType};
 use alloc::vec::Vec;
 use rumpkern::kauth::Cred;
+use rumpkern::kmem::Room;
 use rumpkern::proc::Proc;
 use rumpuser::Errno;
 
@@ -82,14 +83,14 @@ impl Vfs {
         }
     }
 
-    /// Makes a name by `make`, and brings what it names into use.
+    /// Makes a name by `make`, and brings what it names into use: that may fail, for want of memory, after the name was made.
     pub(super) fn make(
         &self,
         cred: &Cred,
         dir: &VnodeRef,
         name: &[u8],
         make: impl FnOnce() -> Result<InodeNumber, Errno>,
-    ) -> Result<VnodeRef, Errno> {
+    ) -> Result<Result<VnodeRef, Errno>, Errno> {
         let _locked = dir.lock_exclusive();
         check_dir_writable(dir, cred)?;
         if self.number(dir, name)?.is_some() {
@@ -98,7 +99,7 @@ impl Vfs {
         self.names.purge(dir.id(), name);
         let ino = make()?;
         self.names.enter(dir.id(), name, Known::File(ino));
-        dir.mount().vget(ino)
+        Ok(dir.mount().vget(ino))
     }
 
     /// Makes a file that is no directory and no symbolic link.
@@ -109,7 +110,7 @@ impl Vfs {
         name: &[u8],
         new: &NewFile,
     ) -> Result<VnodeRef, Errno> {
-        self.make(cred, dir, name, || dir.ops().create(dir, name, new))
+        self.make(cred, dir, name, || dir.ops().create(dir, name, new))?
     }
 
     fn new_file(proc: &Proc, context: &Context, vtype: VnodeType, mode: u16) -> NewFile {
@@ -132,6 +133,7 @@ impl Vfs {
         let made = self.make(&context.cred, &dir, &name, || {
             dir.ops().mkdir(&dir, &name, &new)
         });
+        // It is made, also if there is no memory for its vnode.
         made.map(drop)
     }
 
@@ -161,7 +163,8 @@ impl Vfs {
             rdev,
             ..Vfs::new_file(proc, &context, vtype, mode)
         };
-        self.create(&context.cred, &dir, &name, &new).map(drop)
+        let make = || dir.ops().create(&dir, &name, &new);
+        self.make(&context.cred, &dir, &name, make).map(drop)
     }
 
     /// symlink(2): `path` leads to `target` from now on.
@@ -333,7 +336,7 @@ impl Vfs {
         let mut found = Vec::new();
         let mut dir = dir.clone();
         for _ in 0..MAX_DEPTH {
-            found.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            found.room(1)?;
             found.push(dir.ino());
             if dir.is_mount_root() {
                 return Ok(found);

@@ -59,7 +59,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{Condvar, LockClass, Mutex, Ordered};
 use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::dma::{BioOp, IoFrame};
@@ -220,8 +220,7 @@ impl Log {
         }
         let log = Log::new(devvp, place)?;
         let mut state = log.state.lock();
-        let room = state.inodes.try_reserve(replay.orphans().len());
-        room.map_err(|_| Errno::ENOMEM)?;
+        state.inodes.room(replay.orphans().len())?;
         state.inodes.extend_from_slice(replay.orphans());
         let lists = state.inodes.len().div_ceil(log.fixed.inodes_per_list()) as u64;
         drop(state);
@@ -323,8 +322,7 @@ impl Log {
             if fits || (is_empty && state.open == 0) {
                 // So that each can register an inode when it is too late to fail.
                 let open = state.open + 1;
-                let room = state.inodes.try_reserve(open);
-                room.map_err(|_| Errno::ENOMEM)?;
+                state.inodes.room(open)?;
                 state.open = open;
                 state.reserved += buffers;
                 return Ok(Operation {
@@ -346,7 +344,7 @@ impl Log {
     /// `ENOMEM`.
     pub fn revoke(&self, sector: u64, bytes: u32) -> Result<(), Errno> {
         let mut state = self.state.lock();
-        state.revoked.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        state.revoked.room(1)?;
         state.revoked.push((sector, bytes));
         Ok(())
     }
@@ -358,7 +356,7 @@ impl Log {
     pub fn register_inode(&self, ino: u32, mode: u32) -> Result<(), Errno> {
         let mut state = self.state.lock();
         if state.inodes.iter().all(|known| known.ino != ino) {
-            state.inodes.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+            state.inodes.room(1)?;
             state.inodes.push(Orphan { ino, mode });
             state.inodes_changed = true;
         }

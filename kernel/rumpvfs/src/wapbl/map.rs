@@ -1,6 +1,7 @@
 //! Which sectors of a volume a log has newer contents of, and where in the log.
 
 use alloc::vec::Vec;
+use rumpkern::kmem::Room;
 use rumpuser::{Errno, SECTOR_SIZE};
 
 use super::ring::Ring;
@@ -67,7 +68,7 @@ impl Map {
         let before = self.entries[first].part(ring, 0, from);
         let behind = self.entries[first + count - 1].part(ring, to, u64::MAX);
         let kept = [before, behind].into_iter().flatten();
-        self.entries.try_reserve(2).map_err(|_| Errno::ENOMEM)?;
+        self.entries.room(2)?;
         self.entries.splice(first..first + count, kept);
         Ok(())
     }
@@ -87,7 +88,7 @@ impl Map {
             return Ok(());
         }
         self.forget(ring, new.sector, new.end())?;
-        self.entries.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+        self.entries.room(1)?;
         let at = self
             .entries
             .partition_point(|entry| entry.sector < new.sector);

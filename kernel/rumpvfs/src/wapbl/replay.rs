@@ -8,7 +8,7 @@
 //! another is begun over it. Replaying for reading is a [`Replay`] that shows what it has ([`Replay::overlay`]).
 
 use alloc::vec::Vec;
-use rumpkern::kmem;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{Condvar, Mutex};
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpkern::uvm::{Alloc, Frame};
@@ -169,8 +169,7 @@ impl Replay {
             self.transactions += 1;
         }
         let count = record.count(record.fixed.inodes_per_list())?;
-        let room = self.orphans.try_reserve(count);
-        room.map_err(|_| Errno::ENOMEM)?;
+        self.orphans.room(count)?;
         for n in 0..count {
             self.orphans.push(record.inode(n)?);
         }
@@ -261,7 +260,7 @@ impl Replay {
             for (at, len) in parts {
                 for skip in (0..len).step_by(WINDOW as usize) {
                     let sectors = (len - skip).min(WINDOW) / UNIT;
-                    jobs.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                    jobs.room(1)?;
                     jobs.push(Logged {
                         sector,
                         sectors,

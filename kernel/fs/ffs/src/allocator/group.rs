@@ -70,7 +70,8 @@ impl Group {
     pub fn load(sb: &Superblock, device: &Devvp, index: u32) -> Result<Group, Fault> {
         let start = sb.byte_of(sb.cgtod(index));
         let count = (sb.cgsize as usize).div_ceil(PIECE);
-        let memory = |errno| Fault::Refused(errno);
+        // Not `Refused`: it may be wanted in the middle of a change.
+        let memory = |errno| Fault::Device { at: start, errno };
         let mut pieces = kmem::try_vec(count).map_err(memory)?;
         for n in 0..count {
             let at = start + (n * PIECE) as u64;

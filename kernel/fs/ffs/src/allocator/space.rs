@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use rumpkern::{kmem, uvm};
+use rumpkern::kmem::{self, Room};
+use rumpkern::uvm;
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
 use rumpvfs::discard::Discards;
@@ -204,7 +205,7 @@ impl Space {
                 *last = (last.0.min(address), last.1 + count);
                 return true;
             }
-            if self.held.try_reserve(1).is_err() {
+            if self.held.room(1).is_err() {
                 return false;
             }
         }
@@ -218,10 +219,7 @@ impl Space {
     /// Sees to it that so many more pieces can be kept.
     pub(super) fn make_room(&mut self, pieces: usize) -> Result<(), Fault> {
         match self.log {
-            Some(_) => self
-                .held
-                .try_reserve(pieces)
-                .map_err(|_| Fault::Refused(Errno::ENOMEM)),
+            Some(_) => self.held.room(pieces).map_err(Fault::Refused),
             None => Ok(()),
         }
     }

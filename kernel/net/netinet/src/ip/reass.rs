@@ -8,6 +8,7 @@ use super::header::{IP_MAXPACKET, IpHeader, IpProto};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
+use rumpkern::kmem::Room;
 use rumpkern::uvm;
 use rumpnet::mbuf::Mbuf;
 use rumpuser::{Instant, PAGE_SIZE};
@@ -184,7 +185,7 @@ impl Reassembly {
             let (oldest, _) = all.min_by_key(|(_, p)| p.expires)?;
             self.remove(oldest);
         }
-        self.packets.try_reserve(1).ok()?;
+        self.packets.room(1).ok()?;
         self.packets.push(Packet {
             key,
             fragments: Vec::new(),
@@ -260,7 +261,7 @@ impl Packet {
         if overlaps || !self.end_agrees(header, end) {
             return Err(self.poison());
         }
-        if self.fragments.len() == MAX_FRAGMENTS || self.fragments.try_reserve(1).is_err() {
+        if self.fragments.len() == MAX_FRAGMENTS || self.fragments.room(1).is_err() {
             return Err(Dropped::NoRoom);
         }
         if !header.more_fragments {

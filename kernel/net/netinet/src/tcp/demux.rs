@@ -15,6 +15,7 @@ use super::tuple::Tuple;
 use core::net::IpAddr;
 use hashbrown::HashTable;
 use rumpkern::hash::HashKey;
+use rumpkern::kmem;
 use rumpuser::{Errno, Instant};
 
 /// How many segments to nobody are answered with a reset in a second.
@@ -349,9 +350,9 @@ impl<C: Clone, L: Clone> Demux<C, L> {
             return Err(Errno::EEXIST);
         }
         let rehash = |(name, _): &(Tuple, C)| name.table_hash(key);
-        self.connections
-            .try_reserve(1, rehash)
-            .map_err(|_| Errno::ENOBUFS)?;
+        let spare = self.connections.capacity() - self.connections.len();
+        let room = kmem::room_by(spare, 1, || self.connections.try_reserve(1, rehash));
+        room.map_err(|_| Errno::ENOBUFS)?;
         self.connections
             .insert_unique(hash, (tuple, connection), rehash);
         Ok(())

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use rumpkern::kmem::Room;
 use rumpuser::Errno;
 
 /// First of the ports that are given out by themselves (RFC 6335 §6).
@@ -54,7 +55,7 @@ impl<L: Clone> Ports<L> {
         if self.conflicts(addr, port, shared) {
             return Err(Errno::EADDRINUSE);
         }
-        self.bindings.try_reserve(1).map_err(|_| Errno::ENOBUFS)?;
+        self.bindings.room(1).map_err(|_| Errno::ENOBUFS)?;
         let id = BindingId(self.next_id);
         self.next_id += 1;
         let at = self

@@ -6,6 +6,7 @@
 
 use super::seq::Seq;
 use alloc::collections::VecDeque;
+use rumpkern::kmem::Room;
 
 /// The most pieces a queue holds.
 const PIECES_MAX: usize = 512;
@@ -120,7 +121,7 @@ impl<P: Payload> Reassembly<P> {
         if payload.is_empty()
             || self.pieces.len() >= PIECES_MAX
             || self.memory_bytes + memory > limit
-            || self.pieces.try_reserve(1).is_err()
+            || self.pieces.room(1).is_err()
         {
             return false;
         }

@@ -8,6 +8,7 @@
 use super::tuple::Tuple;
 use alloc::vec::Vec;
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::Room;
 
 const NONE: u32 = u32::MAX;
 const FIRST_BUCKETS: usize = 16;
@@ -202,7 +203,7 @@ impl<V, const QUEUES: usize> Table<V, QUEUES> {
                 .slots
                 .len()
                 .clamp(FIRST_BUCKETS, self.limit - self.len + FIRST_BUCKETS);
-            if self.slots.try_reserve_exact(want).is_err() {
+            if self.slots.room_exact(want).is_err() {
                 return false;
             }
         }
@@ -211,7 +212,7 @@ impl<V, const QUEUES: usize> Table<V, QUEUES> {
         }
         let mut larger = Vec::new();
         let count = (self.buckets.len() * 2).max(FIRST_BUCKETS);
-        if larger.try_reserve_exact(count).is_err() {
+        if larger.room_exact(count).is_err() {
             // Longer chains will do, but there must be one.
             return !self.buckets.is_empty();
         }

@@ -11,6 +11,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use core::sync::atomic::{AtomicU8, Ordering};
 use hashbrown::HashMap;
 use rumpkern::hash::HashKey;
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{LockClass, Mutex};
 use rumpkern::random;
 use rumpnet::ifnet::Ifnet;
@@ -165,9 +166,9 @@ impl UdpTable {
             0 => ephemeral(&ports)?,
             port => port,
         };
-        if ports.try_reserve(1).is_err() {
-            return Err(Errno::ENOBUFS);
-        }
+        let spare = ports.capacity() - ports.len();
+        let room = kmem::room_by(spare, 1, || ports.try_reserve(1));
+        room.map_err(|_| Errno::ENOBUFS)?;
         let ifp = ends.ifp.clone();
         let bound = ports.entry(port).or_default();
         let taken = bound
@@ -176,7 +177,13 @@ impl UdpTable {
         if taken || bound.len() == MAX_PER_PORT {
             return Err(Errno::EADDRINUSE);
         }
-        bound.try_reserve(1).map_err(|_| Errno::ENOBUFS)?;
+        if bound.room(1).is_err() {
+            // A port with nobody on it would count as taken.
+            if bound.is_empty() {
+                ports.remove(&port);
+            }
+            return Err(Errno::ENOBUFS);
+        }
         bound.push(Bound {
             pcb: pcb.clone(),
             local: *local.ip(),
@@ -231,7 +238,7 @@ impl UdpTable {
             return Vec::new();
         };
         let mut pcbs = Vec::new();
-        if pcbs.try_reserve(bound.len()).is_ok() {
+        if pcbs.room(bound.len()).is_ok() {
             pcbs.extend(bound.iter().map(|b| b.pcb.clone()));
         }
         pcbs

@@ -3,7 +3,7 @@
 use super::{DMA_CLASS, Token};
 use crate::counter::Counter;
 use crate::kernel::Kernel;
-use crate::kmem;
+use crate::kmem::{self, Room};
 use crate::locks::{Condvar, Mutex};
 use crate::lwp::{self, MemoryUse};
 use crate::uvm::{Alloc, Frame};
@@ -463,7 +463,7 @@ impl State {
     fn wait(&mut self, bio: Bio) -> Result<(), (Errno, Bio)> {
         // Completions take the table's lock, and may be what would bring memory: no waiting under it.
         let _no_wait = lwp::refuse_to_wait();
-        if self.waiting.try_reserve(1).is_err() {
+        if self.waiting.room(1).is_err() {
             return Err((Errno::ENOMEM, bio));
         }
         self.waiting.push_back(bio);
