@@ -144,6 +144,26 @@ fn the_kernel_knows_no_host_and_no_machine() {
     }
 }
 
+/// What goes by it cannot be refused by a test on every host.
+#[test]
+fn room_that_may_be_refused_is_asked_of_kmem() {
+    let mut breaches = Breaches::default();
+    let files = rust_files();
+    let asks = |file: &&SourceFile| file.path.contains("/src/") && file.name() != "fallible.rs";
+    let all = files.iter().filter(asks);
+    for file in all.filter(|file| is_kernel(file) || file.path.starts_with("appliances/")) {
+        let code = without_words(&file.text);
+        for word in ["try_reserve", "try_reserve_exact"] {
+            for offset in words(&code, word) {
+                let line = code[..offset].rsplit('\n').next().unwrap_or_default();
+                if !line.contains("room_by(") {
+                    breaches.add(file.place(offset), "kmem::Room, or kmem::room_by");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_is_left_half_done() {
     let mut breaches = Breaches::default();

@@ -2,6 +2,7 @@
 //!
 //! Memory is the process's, so these tests have a process of their own, and take turns.
 
+use rumpkern::kmem::{self, Room};
 use rumpkern::locks::{Condvar, Mutex};
 use rumpkern::lwp::{self, MemoryUse};
 use rumpkern::uvm::dma::{Bio, BioOp, BlockQueue, IoFrame};
@@ -729,5 +730,32 @@ fn an_allocation_refused_at_any_point_of_a_read_is_an_errno_and_loses_nothing() 
     }
     // The pages, and what is smaller.
     assert!(refusals > 8, "{refusals}");
+    kernel.shutdown();
+}
+
+#[test]
+fn small_allocations_are_refused_as_pages_are_but_room_that_is_there_is_not() {
+    let (_turn, kernel) = kernel();
+    let _lwp = kernel.attach("test").expect("attached");
+    let refused = |what: &mut dyn FnMut() -> Result<(), Errno>| {
+        uvm::fail_after(1);
+        let outcome = what();
+        (outcome, uvm::fail_after(0))
+    };
+    let of_memory = (Err(Errno::ENOMEM), 0);
+    assert_eq!(refused(&mut || kmem::try_vec::<u8>(1).map(drop)), of_memory);
+    assert_eq!(refused(&mut || kmem::try_box(1u8).map(drop)), of_memory);
+    assert_eq!(refused(&mut || kmem::try_arc(1u8).map(drop)), of_memory);
+    let mut bytes = vec![0u8; 3];
+    assert_eq!(refused(&mut || bytes.room(1000)), of_memory);
+    assert_eq!(bytes, [0; 3]);
+    assert_eq!(bytes.room(1000), Ok(()));
+    let not_asked_for = (Ok(()), 1);
+    assert_eq!(refused(&mut || bytes.room(1000)), not_asked_for);
+    assert_eq!(
+        refused(&mut || kmem::try_vec::<u8>(0).map(drop)),
+        not_asked_for
+    );
+    assert_eq!(refused(&mut || kmem::try_box(()).map(drop)), not_asked_for);
     kernel.shutdown();
 }

@@ -1,6 +1,6 @@
-//! Works on its first disk again and again, and each time another allocation of pages is refused, of whatever they are for: contents of
-//! files, buffers, or slabs, which on this host everything comes from that the kernel keeps. Whoever asked may be told `ENOMEM`; nothing
-//! else may come of it, and what was written is as it should be. Ends when a number of rounds needed fewer pages than were let through.
+//! Works on its first disk again and again, and each time another allocation is refused, of whatever it is for: pages for contents of
+//! files, buffers, or slabs, which on this host everything comes from that the kernel keeps; or what may be refused of the latter. Whoever asked may be told `ENOMEM`; nothing
+//! else may come of it, and what was written is as it should be. Ends when a number of rounds needed fewer allocations than were let through.
 //!
 //! The work itself allocates nothing but through the kernel's calls.
 #![no_std]
