@@ -75,10 +75,7 @@ pub fn room_by<E>(
 #[inline]
 fn granted() -> Result<(), Errno> {
     match uvm::injected_failure() {
-        true => {
-            log::error!("DEBUG refused at {}", core::panic::Location::caller());
-            Err(Errno::ENOMEM)
-        }
+        true => Err(Errno::ENOMEM),
         false => Ok(()),
     }
 }
