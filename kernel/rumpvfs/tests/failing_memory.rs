@@ -9,8 +9,11 @@ use rumpkern::uvm;
 use rumpuser::Errno;
 use rumpvfs::pagecache::{Patience, ReadAhead};
 use rumpvfs::vfs::Sizes;
+use std::sync::Mutex;
 use testfs::{ROOT, Rig, attach, pattern};
 
+/// One test at a time.
+static TURN: Mutex<()> = Mutex::new(());
 const MEMORY: usize = 8 << 20;
 const SIZES: Sizes = Sizes {
     vnodes: 16,
@@ -20,6 +23,7 @@ const SIZES: Sizes = Sizes {
 
 #[test]
 fn whichever_allocation_is_refused_reading_and_writing_go_on_afterwards() {
+    let _turn = TURN.lock();
     let _lwp = attach(MEMORY);
     let _refused = set_memory_use(MemoryUse::NoWait);
     let bytes = pattern(1, 150_000);
@@ -74,4 +78,33 @@ fn whichever_allocation_is_refused_reading_and_writing_go_on_afterwards() {
         }
     }
     assert!(refusals > 5, "only {refusals} refusals were seen");
+}
+
+#[test]
+fn whichever_allocation_is_refused_pages_that_must_be_written_first_are() {
+    let _turn = TURN.lock();
+    let _lwp = attach(MEMORY);
+    let _refused = set_memory_use(MemoryUse::NoWait);
+    let bytes = pattern(2, 150_000);
+    for allocation in 1.. {
+        let rig = Rig::new(SIZES, 4000, (4096, 1), |volume, disk| {
+            volume.file(disk, ROOT, "f", &bytes, false);
+        });
+        let f = rig.lookup("f").unwrap();
+        {
+            let _locked = f.lock_exclusive();
+            assert_eq!(f.write(0, &vec![9; 150_000]), Ok(150_000));
+        }
+        uvm::fail_after(allocation);
+        f.settle_pages();
+        let was_refused = uvm::fail_after(0) == 0;
+        assert_eq!(f.dirty_pages(), 0, "allocation {allocation}");
+        assert_eq!(f.fsync(), Ok(()));
+        drop(f);
+        rig.unmount().unwrap();
+        if !was_refused {
+            assert!(allocation > 3, "only {allocation} allocations");
+            break;
+        }
+    }
 }
