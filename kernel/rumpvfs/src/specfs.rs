@@ -148,5 +148,6 @@ pub fn flush(device: &dyn BlockIo) -> Result<(), Errno> {
     if !device.info().volatile_cache {
         return Ok(());
     }
-    transfer(device, BioOp::Flush, 0, Vec::new()).1
+    // What waits for it is half way of something.
+    kmem::insist(|| transfer(device, BioOp::Flush, 0, Vec::new()).1)
 }

@@ -3,7 +3,8 @@
 //! All of them come through here, whatever the program's global allocator is. So a test can have any of them refused on every host
 //! ([`fail_after`](crate::uvm::fail_after)): those that take memory are counted, those that find room that is there are not.
 
-use crate::uvm;
+use crate::lwp::{self, MemoryUse};
+use crate::{time, uvm};
 use alloc::alloc::{alloc, dealloc};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -11,8 +12,10 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::alloc::Layout;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
+use core::time::Duration;
 use rumpuser::Errno;
 
 /// Collections that can be made to have room beforehand, so that adding to them takes no memory.
@@ -80,6 +83,29 @@ fn granted() -> Result<(), Errno> {
     }
 }
 
+/// How often [`insist`] asks again; and how long it pauses, in milliseconds: twice as long each time, up to the most.
+const INSISTENCE: u32 = 50;
+const LONGEST_PAUSE: u64 = 32;
+
+/// Makes `attempt` again, for a second or two, as long as there is no memory for it: for what must not fail half way of a change. Not if the
+/// calling thread may not wait. The caller's locks are held meanwhile: none that an I/O completion or the pagedaemon waits for.
+///
+/// # Errors
+/// `attempt`'s, the last.
+pub fn insist<T>(mut attempt: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut pause = 1;
+    for _ in 0..INSISTENCE {
+        let outcome = attempt();
+        let is_short = matches!(outcome, Err(Errno::ENOMEM));
+        if !is_short || lwp::memory_use() != Some(MemoryUse::MayWait) {
+            return outcome;
+        }
+        time::sleep(Duration::from_millis(pause));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    attempt()
+}
+
 /// An empty vector with room for `capacity`.
 ///
 /// # Errors
@@ -104,6 +130,15 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, Errno> {
     unsafe { at.write(value) };
     // SAFETY: it holds a T, and came from the global allocator with T's layout: what a Box is.
     Ok(unsafe { Box::from_raw(at.as_ptr()) })
+}
+
+/// `value` in a box, for which it [`insist`]s.
+///
+/// # Errors
+/// `ENOMEM`; the value is dropped.
+pub fn insist_box<T>(value: T) -> Result<Box<T>, Errno> {
+    let place = insist(|| try_box(MaybeUninit::<T>::uninit()))?;
+    Ok(Box::write(place, value))
 }
 
 /// `value` in an `Arc`.

@@ -21,7 +21,7 @@ mod classes;
 mod fallible;
 mod stats;
 
-pub use fallible::{Room, Run, room_by, try_arc, try_box, try_vec};
+pub use fallible::{Room, Run, insist, insist_box, room_by, try_arc, try_box, try_vec};
 pub(crate) use stats::counters;
 pub use stats::{ClassStats, KmemStats, class_stats, stats};
 

@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, Ordering};
+use rumpkern::kmem;
 use rumpkern::locks::Mutex;
 use rumpkern::uvm::dma::BioOp;
 use rumpkern::uvm::{Alloc, Frame};
@@ -171,9 +172,11 @@ impl Devvp {
 
     fn read(&self, key: Key, bytes: usize) -> Result<Frame, Errno> {
         self.cache.misses.fetch_add(1, Ordering::Relaxed);
-        let frames = one(Frame::alloc(Alloc::Wait)?, bytes)?;
-        let (mut frames, result) = specfs::transfer(&*self.device, BioOp::Read, key.1, frames);
-        result?;
+        let mut frames = kmem::insist(|| {
+            let frames = one(Frame::alloc(Alloc::Wait)?, bytes)?;
+            let (frames, result) = specfs::transfer(&*self.device, BioOp::Read, key.1, frames);
+            result.map(|()| frames)
+        })?;
         let mut frame = frames.pop().map(|io| io.frame).ok_or(Errno::EIO)?;
         let replay = self.replay.lock().clone();
         if let Some(replay) = replay
@@ -255,7 +258,7 @@ impl Devvp {
                 Taken::NoSpare => {}
             }
             if spare.is_none() {
-                spare = Some(Frame::alloc(Alloc::Wait)?);
+                spare = Some(kmem::insist(|| Frame::alloc(Alloc::Wait))?);
             }
             match self.cache.find(place.key, place.whole) {
                 Found::Frame(frame) => drop(frame),

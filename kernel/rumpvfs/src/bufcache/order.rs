@@ -1,5 +1,6 @@
 //! Writing dirty buffers in the order of their ranks.
 
+use super::write::start;
 use super::{BufCache, Entry, Key, Settled, State, take};
 use crate::specfs::BlockIo;
 use crate::vnode::Wait;
@@ -275,9 +276,7 @@ impl BufCache {
             frames,
             done,
         };
-        if let Err((errno, bio)) = device.start(bio) {
-            (bio.done)(bio.frames, Err(errno));
-        }
+        start(&**device, bio);
     }
 
     fn start_each(self: &Arc<Self>, device: &Arc<dyn BlockIo>, cluster: Vec<Writing>) {

@@ -45,6 +45,21 @@ impl<F: FnOnce(Result<(), Errno>)> Drop for Going<F> {
     }
 }
 
+/// Starts a request, which is told how it went, also if it could not be started.
+pub(super) fn start(device: &dyn BlockIo, bio: Bio) {
+    let mut bio = Some(bio);
+    let started = kmem::insist(|| {
+        let Some(own) = bio.take() else { return Ok(()) };
+        device.start(own).map_err(|(errno, back)| {
+            bio = Some(back);
+            errno
+        })
+    });
+    if let (Err(errno), Some(bio)) = (started, bio) {
+        (bio.done)(bio.frames, Err(errno));
+    }
+}
+
 impl BufCache {
     /// The writing of so many buffers has ended.
     pub(super) fn ended(&self, count: usize) {
@@ -75,8 +90,8 @@ impl BufCache {
             told: Some(told),
             _transit: Transit::begin(1),
         };
-        let prepared = one(frame, bytes).and_then(|frames| {
-            let done = kmem::try_box(move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
+        let prepared = kmem::insist(|| one(frame.clone(), bytes)).and_then(|frames| {
+            let done = kmem::insist_box(move |frames: Vec<IoFrame>, result: Result<(), Errno>| {
                 let mut going = going;
                 drop(frames);
                 going.result = result;
@@ -93,9 +108,7 @@ impl BufCache {
             frames,
             done,
         };
-        if let Err((errno, bio)) = device.start(bio) {
-            (bio.done)(bio.frames, Err(errno));
-        }
+        start(&*device, bio);
     }
 
     /// The same, out of its turn, and waits for it. What comes after it has to wait until it is stable.
@@ -106,7 +119,7 @@ impl BufCache {
         frame: Frame,
         bytes: usize,
     ) -> Result<(), Errno> {
-        let finished = match kmem::try_arc((Mutex::new(None), Condvar::new())) {
+        let finished = match kmem::insist(|| kmem::try_arc((Mutex::new(None), Condvar::new()))) {
             Ok(finished) => finished,
             Err(errno) => {
                 self.settle(key, frame, Settled::Dirty(device, 0));

@@ -72,13 +72,13 @@ impl Group {
         let count = (sb.cgsize as usize).div_ceil(PIECE);
         // Not `Refused`: it may be wanted in the middle of a change.
         let memory = |errno| Fault::Device { at: start, errno };
-        let mut pieces = kmem::try_vec(count).map_err(memory)?;
+        let mut pieces = kmem::insist(|| kmem::try_vec(count)).map_err(memory)?;
         for n in 0..count {
             let at = start + (n * PIECE) as u64;
             let buf = device
                 .bread(at / SECTOR_SIZE as u64, PIECE)
                 .map_err(|errno| Fault::Device { at, errno })?;
-            let mut piece = kmem::try_vec(PIECE).map_err(memory)?;
+            let mut piece = kmem::insist(|| kmem::try_vec(PIECE)).map_err(memory)?;
             piece.extend_from_slice(&buf);
             pieces.push(piece);
         }
