@@ -208,7 +208,10 @@ fn fails(name: &str, failing: &Failing, mount: Mount) {
         break (console, stable, told);
     };
     assert!(!stable.is_empty() && !told.is_empty(), "{console}");
-    assert_eq!(files(&console, "sync:"), ["Err(EIO)"], "{console}");
+    if let Failing::After(_) = failing {
+        // Of a part alone metadata need not be: then sync(2), which starts writing and waits for nothing, has nothing to tell.
+        assert_eq!(files(&console, "sync:"), ["Err(EIO)"], "{console}");
+    }
     assert_stable(&disk, mount, &stable);
     for path in [disk, rules] {
         std::fs::remove_file(path).expect("our own file");

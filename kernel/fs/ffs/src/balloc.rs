@@ -14,6 +14,7 @@ use core::ops::Range;
 use rumpuser::{Errno, SECTOR_SIZE};
 use rumpvfs::bufcache::{BufMut, Devvp};
 use rumpvfs::specfs;
+use rumpvfs::vnode::VnodeType;
 
 use crate::allocator::Allocator;
 use crate::bmap::Path;
@@ -146,9 +147,13 @@ impl Balloc<'_> {
         };
         let grown = space.grow(home, from, (old, new))?;
         if grown.moved {
+            let is_data = inode.vtype != VnodeType::Dir;
             self.copy(from, grown.address, old).inspect_err(|_| {
+                if is_data {
+                    // The page cache has these, and what is read here again is to be what it has written.
+                    self.invalidate(from, old);
+                }
                 // What could not be written stays dirty, and would be written over what comes to lie there.
-                self.invalidate(from, old);
                 self.invalidate(grown.address, old);
                 // Nothing points to it: it stays taken only until a check, if this fails, too.
                 let _ = space.free(grown.address, new);
