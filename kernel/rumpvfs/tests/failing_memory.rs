@@ -84,7 +84,6 @@ fn whichever_allocation_is_refused_reading_and_writing_go_on_afterwards() {
 fn whichever_allocation_is_refused_pages_that_must_be_written_first_are() {
     let _turn = TURN.lock();
     let _lwp = attach(MEMORY);
-    let _refused = set_memory_use(MemoryUse::NoWait);
     let bytes = pattern(2, 150_000);
     for allocation in 1.. {
         let rig = Rig::new(SIZES, 4000, (4096, 1), |volume, disk| {

@@ -18,10 +18,8 @@ use crate::vnode::{Vnode, Wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use core::time::Duration;
 use rumpkern::kmem;
 use rumpkern::locks::{Mutex, MutexGuard};
-use rumpkern::time;
 use rumpkern::uvm::dma::{Bio, BioOp, IoFrame};
 use rumpkern::uvm::lru::{self, Reclaimed};
 use rumpkern::uvm::{self, Frame, Pageout};
@@ -31,9 +29,6 @@ use rumpuser::{Errno, SECTOR_SIZE};
 const CLUSTER: usize = 32;
 /// The most pages of one file that are under way at once.
 const MAX_WRITING: usize = 4 * CLUSTER;
-/// How often, and after what time, writing is started that there was no memory for.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 /// A run of pages under way to the disk, in however many requests. When the last of them is done, the
 /// last reference goes, and that settles the pages.
@@ -90,20 +85,18 @@ impl Vnode {
     /// Writes every dirty page, and waits for them; if memory for that is short, for a while longer. How that went is told to whoever
     /// flushes the file next.
     pub fn settle_pages(self: &Arc<Self>) {
-        for again in (0..SETTLE_TRIES).rev() {
+        // What comes after this is not to overtake the pages for want of memory.
+        let settled = kmem::insist(|| {
             let started = self.start_pages();
             let mut state = self.written();
             if let Err(errno) = started {
                 state.write_error = Some(errno);
             }
-            // What comes after this is not to overtake the pages for want of memory.
-            let is_short = state.write_error == Some(Errno::ENOMEM);
-            if again == 0 || !is_short {
-                return;
-            }
-            state.write_error = None;
-            drop(state);
-            time::sleep(SETTLE_PAUSE);
+            let short = state.write_error.take_if(|errno| *errno == Errno::ENOMEM);
+            short.map_or(Ok(()), Err)
+        });
+        if let Err(errno) = settled {
+            self.page_state().write_error.get_or_insert(errno);
         }
     }
 
